@@ -1,0 +1,322 @@
+"""The command line: parse, call, print. Nothing heavy is imported before a command needs it, so `--help` answers at once."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pushforward import __version__
+
+if TYPE_CHECKING:
+    from pushforward.data.images import ImageSet
+
+app = typer.Typer(
+    name="pushforward",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Deep generative models: train them, sample from them, judge them by one protocol.",
+    epilog="Start with: `pushforward train gan/lsgan --out runs/first`, then `pushforward evaluate runs/first`, then `pushforward report runs/first`.",
+)
+recipes_app = typer.Typer(help="List, show and copy recipes.", invoke_without_command=True)
+data_app = typer.Typer(help="List, fetch and show data sets.", invoke_without_command=True)
+app.add_typer(recipes_app, name="recipes")
+app.add_typer(data_app, name="data")
+
+Settings = Annotated[list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Change one setting of the recipe; may be repeated.")]
+Data = Annotated[str | None, typer.Option("--data", "-d", help="A data set's name (`pushforward data`), or the path of a folder, .npz, .npy or IDX file.")]
+DataPath = Annotated[Path | None, typer.Option("--data-path", help="Folder in which the named data set lies.")]
+Seed = Annotated[int, typer.Option(help="Seed of the samples.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(f"pushforward {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False) -> None:
+    pass
+
+
+@app.command(
+    epilog="""Examples:\n\n
+`pushforward train gan/lsgan --out runs/lsgan`\n\n
+`pushforward train gan/dcgan --data mnist --set train.steps=20000 --set optimiser.generator.lr=1e-4 --out runs/dcgan`\n\n
+`pushforward train my_recipe.toml --data my_images/ --set data.size=32 --out runs/mine --resume`"""
+)
+def train(
+    recipe: Annotated[str, typer.Argument(help="A recipe's name (`pushforward recipes`) or the path of a TOML file.")],
+    settings: Settings = None,
+    data: Data = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The run's folder; runs/RECIPE when absent.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint; start where there is none.")] = False,
+    seed: Annotated[int | None, typer.Option(help="Short for --set train.seed=...")] = None,
+    tracker: Annotated[str | None, typer.Option(help="Short for --set train.tracker=...: tensorboard, wandb, ...")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Train a recipe into a run folder: checkpoints, log, sample grids. A killed run goes on with --resume."""
+    from pushforward.config import load_recipe
+
+    extra = [f"train.seed={seed}"] if seed is not None else []
+    extra += [f'train.tracker="{tracker}"'] if tracker is not None else []
+    config = load_recipe(recipe, [*(settings or []), *extra], data=data)
+    folder = out or Path("runs") / Path(recipe).with_suffix("").name
+    from pushforward import runs
+
+    try:
+        runs.train(config, folder, resume=resume, quiet=quiet)
+    except KeyboardInterrupt:
+        print(f"\nstopped; {folder} is whole. Go on with the same command and --resume.", file=sys.stderr)
+        raise typer.Exit(130) from None
+    print(folder)
+
+
+@app.command(
+    epilog="""Examples:\n\n
+`pushforward sample runs/lsgan -n 64 --out grid.png`\n\n
+`pushforward sample runs/lsgan -n 10000 --out samples.npz --seed 1`\n\n
+`pushforward sample runs/lsgan -n 1000 --out folder/`"""
+)
+def sample(
+    run: Annotated[Path, typer.Argument(help="A run's folder.")],
+    n: Annotated[int, typer.Option("-n", min=1, help="How many.")] = 64,
+    out: Annotated[Path, typer.Option("--out", "-o", help="name.png for one grid, name.npz for an array, anything else for a folder of PNG files.")] = Path("samples.png"),
+    seed: Seed = 0,
+    batch_size: Annotated[int, typer.Option(min=1, help="Samples at a time; changes memory, not the images.")] = 500,
+    quiet: Quiet = False,
+) -> None:
+    """Draw samples of a run's averaged weights into a grid, an array or a folder."""
+    from pushforward import runs
+
+    loaded = runs.load_run(run)
+    x = runs.sample(loaded.model, n, seed=seed, batch_size=batch_size, quiet=quiet)
+    write_samples(x, out)
+    print(out)
+
+
+def write_samples(x: Any, out: Path) -> None:
+    """Samples as a picture, an array or a folder, by the ending of `out`."""
+    import io
+
+    import numpy as np
+
+    from pushforward.data.images import to_bytes, write_folder
+    from pushforward.errors import NotSupported
+    from pushforward.runs import save_picture
+    from pushforward.training.checkpoint import write_atomic
+
+    if out.suffix == ".png":
+        save_picture(x, out)
+    elif out.suffix == ".npz":
+        stream = io.BytesIO()
+        np.savez_compressed(stream, images=to_bytes(x).numpy() if x.ndim == 4 else x.numpy())
+        write_atomic(out, stream.getvalue())
+    elif out.suffix:
+        raise NotSupported(f"--out {out}: samples go to a .png grid, an .npz array, or a folder (no ending).")
+    elif x.ndim != 4:
+        raise NotSupported("points have no image files; use --out name.npz or name.png.")
+    else:
+        write_folder(to_bytes(x), out)
+
+
+@app.command(
+    epilog="""Examples:\n\n
+`pushforward evaluate runs/lsgan`\n\n
+`pushforward evaluate runs/lsgan runs/dcgan other_peoples_images/ theirs.npz --data mnist -n 10000`\n\n
+`pushforward evaluate runs/lsgan --metrics frechet --json result.json`"""
+)
+def evaluate(
+    targets: Annotated[list[str], typer.Argument(help="Runs, folders of images, .npz or .npy files.")],
+    data: Data = None,
+    data_path: DataPath = None,
+    n: Annotated[int | None, typer.Option("-n", min=10, help="Samples on each side; the test set's size, at most 10,000, when absent.")] = None,
+    metrics: Annotated[str | None, typer.Option("--metrics", "-m", help="Comma-separated: frechet, precision-recall, classes; all that apply when absent.")] = None,
+    extractor: Annotated[str | None, typer.Option("--extractor", help="digits, pixels or points; the one that fits when absent.")] = None,
+    seed: Seed = 0,
+    json_out: Annotated[Path | None, typer.Option("--json", help="Write everything to this file too.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Judge runs, folders and arrays: each figure with its standard error, beside the floor and the ladder of noise."""
+    import json
+
+    from pushforward import config as configs
+    from pushforward import evaluation
+    from pushforward.errors import DataError
+    from pushforward.runs import is_run
+    from pushforward.training.checkpoint import write_atomic
+
+    first = next((Path(t) for t in targets if is_run(Path(t))), None)
+    if data is None:
+        if first is None:
+            raise DataError("say what these images imitate: --data mnist, --data mnist-5k, --data folder/ ...")
+        section = configs.parse(configs.read(first / "config.toml"), str(first)).data
+        data, data_path = section.name, data_path or (Path(section.path) if section.path else None)
+    found = evaluation.evaluate(
+        targets, data=data, n=n, metrics=metrics.split(",") if metrics else None, by=extractor, path=data_path, seed=seed, quiet=quiet
+    )
+    print_table(found)
+    if json_out is not None:
+        write_atomic(json_out, json.dumps(found, indent=1))
+
+
+def print_table(found: dict[str, Any]) -> None:
+    """Results beside the floor, as a rich table on stdout."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from pushforward.report.tables import SHOWN, cell
+
+    protocol = found["protocol"]
+    title = f"{protocol['data']}: {protocol['n']} against the test images, extractor {protocol['extractor']} ({protocol['extractor_sha256'][:12]})"
+    table = Table("", *(name for name in SHOWN if name in found["floor"]["floor"]), title=title)
+    for result in found["results"]:
+        table.add_row(result["name"], *(cell(result["values"], k) for k in SHOWN if k in found["floor"]["floor"]))
+    table.add_section()
+    for rung, values in found["floor"].items():
+        table.add_row(f"[dim]{rung}[/dim]", *(f"[dim]{cell(values, k)}[/dim]" for k in SHOWN if k in found["floor"]["floor"]))
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    for result in found["results"]:
+        if "warning" in result:
+            print(f"{result['name']}: {result['warning']}", file=sys.stderr)
+
+
+@app.command(epilog="Example:\n\n`pushforward report runs/vanilla runs/lsgan runs/dcgan --out report.html`")
+def report(
+    run: Annotated[list[Path], typer.Argument(help="Runs, evaluated or not.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The page; RUN/report.html for a single run when absent.")] = None,
+) -> None:
+    """Make one self-contained HTML page of runs: samples, figures with error bars, costs, curves."""
+    from pushforward.report.page import write_report
+
+    target = out or (run[0] / "report.html" if len(run) == 1 else Path("report.html"))
+    write_report(run, target)
+    print(target)
+
+
+# --- recipes --------------------------------------------------------------------------------------------------
+
+
+@recipes_app.callback()
+def recipes(context: typer.Context) -> None:
+    """The recipes that ship, one a line."""
+    if context.invoked_subcommand is None:
+        list_recipes()
+
+
+@recipes_app.command("list")
+def list_recipes() -> None:
+    """The recipes that ship, one a line; on a terminal with what they are."""
+    from pushforward.config import recipe_names, recipe_text
+
+    names = recipe_names()
+    width = max(map(len, names))
+    for name in names:
+        if not sys.stdout.isatty():
+            print(name)
+            continue
+        import tomllib
+
+        print(f"{name:<{width}}  {tomllib.loads(recipe_text(name)).get('about', '')}")
+
+
+@recipes_app.command("show", epilog="Example:\n\n`pushforward recipes show gan/lsgan --all`")
+def show_recipe(
+    name: Annotated[str, typer.Argument(help="A recipe.")],
+    everything: Annotated[bool, typer.Option("--all", help="With every default filled in.")] = False,
+) -> None:
+    """Print a recipe's TOML."""
+    from pushforward.config import dump, load_recipe, recipe_text
+
+    if not everything:
+        print(recipe_text(name), end="")
+        return
+    from pushforward.build import resolve
+
+    print(dump(resolve(load_recipe(name))), end="")
+
+
+@recipes_app.command("copy", epilog="Example:\n\n`pushforward recipes copy gan/lsgan mine.toml`")
+def copy_recipe(name: Annotated[str, typer.Argument(help="A recipe.")], target: Annotated[Path, typer.Argument(help="The new file, ending in .toml.")]) -> None:
+    """Copy a recipe to a file of your own, to change it and train it by its path."""
+    from pushforward.config import recipe_text
+    from pushforward.errors import ConfigError
+
+    text = recipe_text(name)
+    if target.suffix != ".toml":
+        raise ConfigError(f"{target}: a recipe's file ends in .toml.")
+    if target.exists():
+        raise ConfigError(f"{target} exists already; choose another name.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(text, encoding="utf8")
+    print(target)
+
+
+# --- data -----------------------------------------------------------------------------------------------------
+
+
+@data_app.callback()
+def data(context: typer.Context) -> None:
+    """The data sets by name."""
+    if context.invoked_subcommand is None:
+        list_data()
+
+
+@data_app.command("list")
+def list_data() -> None:
+    """Names of all data sets, and for images where each would be found now."""
+    from pushforward.data.fetch import NAMES, whereabouts
+
+    for name in NAMES:
+        print(f"{name:<16} {whereabouts(name)}" if sys.stdout.isatty() else name)
+
+
+@data_app.command("fetch", epilog="Example:\n\n`pushforward data fetch fashion-mnist`")
+def fetch_data(name: Annotated[str, typer.Argument(help="A data set.")]) -> None:
+    """Download a data set into the cache, unless it is on this machine already, and check it."""
+    from pushforward.data.fetch import load
+
+    for split in ("train", "test"):
+        print(f"{split}: {_describe(load(name, split))}")
+
+
+@data_app.command("show", epilog="Example:\n\n`pushforward data show mnist-5k --out digits.png`")
+def show_data(
+    name: Annotated[str, typer.Argument(help="A data set or a path.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The picture.")] = Path("data.png"),
+    n: Annotated[int, typer.Option("-n", min=1, max=10_000, help="How many images.")] = 100,
+    seed: Seed = 0,
+) -> None:
+    """Draw a random sample of a data set and say what is in it."""
+    import torch
+
+    from pushforward.data.fetch import load
+    from pushforward.data.images import ImageSet, save_grid
+    from pushforward.runs import save_picture
+
+    found = load(name)
+    print(_describe(found))
+    chosen = torch.Generator().manual_seed(seed)
+    if isinstance(found, ImageSet):
+        save_grid(found.images[torch.randperm(len(found), generator=chosen)[:n]], out)
+    else:
+        save_picture(found.sample(max(n, 2000), generator=chosen), out)
+    print(out)
+
+
+def _describe(found: ImageSet | Any) -> str:
+    from pushforward.data.images import ImageSet
+
+    if not isinstance(found, ImageSet):
+        return f"{type(found).__name__}: a density in {found.dim} dimension{'s' if found.dim > 1 else ''}, fresh draws without end"
+    text = f"{found.name}: {len(found)} images of {' x '.join(map(str, found.shape))}, sha256 {found.sha256[:12]}"
+    if found.labels is not None:
+        counts = found.labels.bincount().tolist()
+        text += f", {len(found.classes)} classes ({min(counts)} to {max(counts)} images each)"
+    return text

@@ -1,0 +1,61 @@
+"""A number with its uncertainty, and the checks that every metric makes of its input."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A measured value.
+
+    Args:
+        value: The estimate.
+        stderr: Its standard error; NaN where none can be given.
+        method: How the standard error was found.
+        n_real: Samples on the real side.
+        n_fake: Samples on the fake side.
+    """
+
+    value: float
+    stderr: float
+    method: str
+    n_real: int
+    n_fake: int
+
+    def __str__(self) -> str:
+        return f"{self.value:.4g} +- {self.stderr:.2g}"
+
+
+def as_features(x: Tensor | np.ndarray, name: str, *, minimum: int = 2) -> Tensor:
+    """Features as a float tensor (n, d), checked.
+
+    Raises:
+        ValueError: not (n, d), too few rows, or rows that are not finite (their number is named).
+    """
+    x = torch.as_tensor(x)
+    if x.ndim != 2 or x.shape[1] == 0:
+        raise ValueError(f"{name} must be features of shape (n, d); got {tuple(x.shape)}.")
+    if len(x) < minimum:
+        raise ValueError(f"{name} has {len(x)} rows; at least {minimum} are needed.")
+    if x.is_complex():
+        raise ValueError(f"{name} is complex; features are real numbers.")
+    x = x.detach().cpu()
+    if x.dtype not in (torch.float32, torch.float64):
+        x = x.to(torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else torch.float64)
+    finite = torch.isfinite(x).all(dim=1)
+    if not finite.all():
+        raise ValueError(f"{name}: {int((~finite).sum())} of {len(x)} rows are not finite (the first is row {int((~finite).nonzero()[0])}).")
+    return x
+
+
+def as_pair(real: Tensor | np.ndarray, fake: Tensor | np.ndarray, *, minimum: int = 2) -> tuple[Tensor, Tensor]:
+    """Both sides, checked, of one width."""
+    a, b = as_features(real, "real", minimum=minimum), as_features(fake, "fake", minimum=minimum)
+    if a.shape[1] != b.shape[1]:
+        raise ValueError(f"real has {a.shape[1]} features a row and fake {b.shape[1]}; they must come from one extractor.")
+    return a, b

@@ -1,0 +1,121 @@
+"""The whole contract: what a generative model is, to the trainer, to the judge and to you.
+
+A model turns noise into data, `sample`, and says how it is trained, `phases`. A flow, a diffusion and an energy
+model have one phase; a GAN has two. So who moves when is data and not a subclass of a trainer: one loop trains all.
+
+Whatever else a model can do is a small protocol (`HasLogProb`, `HasEnergy`, `HasScore`, `HasEncoder`); a metric says
+which it needs, and a table shows "-" where a model has it not.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+from pushforward.randomness import Generator, SampleStream
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one call of a phase's loss sees.
+
+    Args:
+        x: Data in [-1, 1], (B, *shape).
+        labels: Classes, int64 (B,), or None.
+        step: The training step, from 0.
+        generator: One random stream a sample, keyed by (seed, step, phase, repeat): every draw of a loss comes from here.
+    """
+
+    x: Tensor
+    labels: Tensor | None
+    step: int
+    generator: SampleStream
+
+
+Terms = dict[str, Tensor]
+"""Named per-sample terms, each (B,). The trainer takes the mean of each and their weighted sum."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One player's move in a training step.
+
+    Args:
+        name: Names the phase in the log, the recipe's optimiser and the checkpoint.
+        module: Its parameters move, and no others.
+        loss: batch -> named per-sample terms (B,).
+        repeats: How often the phase moves in one step, each time on a fresh batch.
+        weights: Factor of each term in the sum; 1 where absent.
+        project: Called after each optimiser step (weight clipping and the like).
+    """
+
+    name: str
+    module: nn.Module
+    loss: Callable[[Batch], Terms]
+    repeats: int = 1
+    weights: Mapping[str, float] = field(default_factory=dict)
+    project: Callable[[], None] | None = None
+
+
+class GenerativeModel(nn.Module, ABC):
+    """Noise to data. Subclasses are final: wrap a model to change it."""
+
+    @abstractmethod
+    def phases(self) -> tuple[Phase, ...]:
+        """The moves of one training step, in order."""
+
+    @abstractmethod
+    def sample(self, n: int, *, labels: Tensor | None = None, generator: Generator | None = None) -> Tensor:
+        """Draw n samples.
+
+        Args:
+            n: How many.
+            labels: Classes, int64 (n,), for models that are conditional.
+            generator: Where all randomness comes from. A `SampleStream` of n samples makes sample i independent
+                of the batch that it is drawn in.
+
+        Returns:
+            Samples in the model's range ([-1, 1] for images), (n, *shape), without gradient.
+
+        Raises:
+            NotSupported: labels for a model that has none, or the other way round.
+        """
+
+    def averaged(self) -> nn.Module:
+        """The part whose moving average is sampled from (all of it by default)."""
+        return self
+
+    def settle(self) -> None:  # noqa: B027  most models have nothing to do
+        """Mend, once before sampling, what averaging the weights broke (batch-norm statistics)."""
+
+
+@runtime_checkable
+class HasLogProb(Protocol):
+    """A model with a density: log p(x) in nats, (B, *shape) -> (B,)."""
+
+    def log_prob(self, x: Tensor) -> Tensor: ...
+
+
+@runtime_checkable
+class HasEnergy(Protocol):
+    """A model with an energy E, p proportional to exp(-E): (B, *shape) -> (B,)."""
+
+    def energy(self, x: Tensor) -> Tensor: ...
+
+
+@runtime_checkable
+class HasScore(Protocol):
+    """A model with the score of its noised density, grad_x log p_t(x): (B, *shape), (B,) -> (B, *shape)."""
+
+    def score(self, x: Tensor, t: Tensor) -> Tensor: ...
+
+
+@runtime_checkable
+class HasEncoder(Protocol):
+    """A model that maps data to latents: (B, *shape) -> (B, d)."""
+
+    def encode(self, x: Tensor) -> Tensor: ...

@@ -1,0 +1,132 @@
+"""Figures of runs, drawn from files alone. Colours are Okabe and Ito's, which colour-blind readers tell apart."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+
+mpl.use("Agg")
+from matplotlib import pyplot as plt  # noqa: E402  the backend is chosen first
+from matplotlib.figure import Figure  # noqa: E402
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6BB1", "#666666")
+_INK = "#123457"  # stands for "the page's text colour"; replaced in the SVG, so that figures follow light and dark
+
+STYLE = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "axes.edgecolor": _INK,
+    "axes.labelcolor": _INK,
+    "text.color": _INK,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
+    "legend.frameon": False,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "pushforward",
+}
+
+
+def to_svg(figure: Figure) -> str:
+    """A figure as an inline SVG in the page's colours."""
+    out = io.StringIO()
+    figure.savefig(out, format="svg", bbox_inches="tight", metadata={"Date": None})
+    plt.close(figure)
+    text = out.getvalue()
+    return text[text.index("<svg") :].replace(_INK, "currentColor")
+
+
+def curves(logs: dict[str, list[dict[str, Any]]]) -> str:
+    """Losses and logits of each run against the step: one column a run."""
+    with mpl.rc_context(STYLE):
+        figure, axes = plt.subplots(2, len(logs), figsize=(3.6 * max(len(logs), 2), 4.6), sharex="col", squeeze=False)
+        for column, (name, rows) in enumerate(logs.items()):
+            step = [r["step"] for r in rows]
+            for colour, phase in zip(COLOURS, ("discriminator", "generator"), strict=False):
+                _line(axes[0, column], step, [r.get(f"{phase}/adversarial") for r in rows], colour, phase)
+            for colour, side in zip(COLOURS[2:], ("real", "fake"), strict=False):
+                _line(axes[1, column], step, [r.get(f"discriminator/{side}_logit") for r in rows], colour, f"D({'x' if side == 'real' else 'G(z)'})")
+            axes[0, column].set_title(name)
+            axes[1, column].set_xlabel("training step")
+            for ax in axes[:, column]:
+                ax.legend(fontsize=8)
+        axes[0, 0].set_ylabel("loss")
+        axes[1, 0].set_ylabel("mean logit")
+        figure.tight_layout()
+        return to_svg(figure)
+
+
+def _line(ax: Any, x: Sequence[float], y: Sequence[float | None], colour: str, label: str) -> None:
+    points = [(a, b) for a, b in zip(x, y, strict=True) if b is not None]
+    if points:
+        ax.plot(*zip(*points, strict=True), color=colour, lw=1.2, label=label)
+
+
+def quality(results: list[dict[str, Any]], floor: dict[str, Any]) -> str:
+    """Frechet distance against training time, and recall against precision; the floor and the ladder beside them."""
+    with mpl.rc_context(STYLE):
+        figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6))
+        for colour, r in zip(COLOURS * 9, results, strict=False):
+            v = r["values"]
+            left.errorbar(r["training_seconds"], v["frechet"]["value"], yerr=v["frechet"]["stderr"], fmt="o", ms=8, capsize=4, color=colour, label=r["name"])
+            if "precision" in v:
+                right.errorbar(
+                    v["precision"]["value"], v["recall"]["value"], xerr=v["precision"]["stderr"], yerr=v["recall"]["stderr"],
+                    fmt="o", ms=8, capsize=3, color=colour, label=r["name"],
+                )  # fmt: skip
+        for rung, dashes in (("floor", ":"), ("noise-10", "--")):
+            if rung in floor:
+                left.axhline(floor[rung]["frechet"]["value"], ls=dashes, color=_INK, lw=1)
+                left.annotate(rung, (0.99, floor[rung]["frechet"]["value"]), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8)
+        left.set(yscale="log", xlabel="training time (s)", ylabel="Frechet distance (lower is better)")
+        left.set_xlim(left=0)
+        if "floor" in floor and "precision" in floor["floor"]:
+            right.plot(floor["floor"]["precision"]["value"], floor["floor"]["recall"]["value"], "*", ms=13, color=_INK, label="training images")
+        right.set(xlabel="precision", ylabel="recall", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+        right.legend(fontsize=8)
+        figure.tight_layout()
+        return to_svg(figure)
+
+
+def classes(results: list[dict[str, Any]]) -> str:
+    """Share of each class among the samples, with standard errors; the dashed line is an even share."""
+    with mpl.rc_context(STYLE):
+        figure, ax = plt.subplots(figsize=(9, 2.8))
+        width = 0.8 / len(results)
+        count = 1
+        for k, (colour, r) in enumerate(zip(COLOURS * 9, results, strict=False)):
+            shares = [(v["value"], v["stderr"]) for name, v in r["values"].items() if name.startswith("class ") and name[6:].isdigit()]
+            count = len(shares)
+            x = np.arange(count) + (k - (len(results) - 1) / 2) * width
+            ax.bar(x, [100 * s for s, _ in shares], width, yerr=[100 * e for _, e in shares], color=colour, label=r["name"], error_kw={"ecolor": _INK, "lw": 0.8})
+        ax.axhline(100 / count, ls="--", lw=1, color=_INK)
+        ax.set(xticks=range(count), xlabel="class, as the digit encoder sees it", ylabel="share of samples (%)")
+        ax.grid(axis="x", visible=False)
+        ax.legend(fontsize=8, ncols=len(results))
+        return to_svg(figure)
+
+
+def points_figure(x: np.ndarray, path: Path) -> None:
+    """Points of a toy model: a scatter plot in two dimensions, a histogram in one."""
+    with mpl.rc_context({**STYLE, "figure.facecolor": "white", "axes.facecolor": "white", "savefig.facecolor": "white"}):
+        figure, ax = plt.subplots(figsize=(4.5, 4.5))
+        if x.shape[1] == 1:
+            ax.hist(x[:, 0], bins=80, density=True, color=COLOURS[0])
+            ax.set(xlabel="x", ylabel="density")
+        else:
+            ax.scatter(x[:, 0], x[:, 1], s=3, alpha=0.4, color=COLOURS[0], linewidths=0)
+            ax.set_aspect("equal")
+        temporary = path.with_name(path.name + ".tmp")
+        figure.savefig(temporary, format="png", dpi=110, bbox_inches="tight")
+        plt.close(figure)
+        temporary.replace(path)

@@ -1,0 +1,49 @@
+"""Results as table cells."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+SHOWN = {
+    "frechet": "Frechet distance",
+    "precision": "precision",
+    "recall": "recall",
+    "class entropy": "class entropy (nats)",
+}
+"""Columns of a result table, key -> heading. Lower is better for the first, higher for the rest."""
+
+
+def cell(values: dict[str, Any], key: str) -> str:
+    """A value with its standard error, "-" where there is none.
+
+    Example:
+        >>> cell({"a": {"value": 12.345, "stderr": 0.25}}, "a"), cell({}, "a")
+        ('12.35 ± 0.25', '-')
+    """
+    if key not in values:
+        return "-"
+    value, stderr = values[key]["value"], values[key]["stderr"]
+    return number(value, stderr) if stderr is None else f"{number(value, stderr)} ± {stderr:.2g}"
+
+
+def number(value: float, stderr: float | None) -> str:
+    """A value to as many decimals as its standard error's second digit."""
+    if not stderr or not math.isfinite(stderr):
+        return f"{value:.4g}"
+    return f"{value:.{max(0, 1 - math.floor(math.log10(stderr)))}f}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them.
+
+    Example:
+        >>> duration(42.3), duration(95), duration(7260)
+        ('42 s', '1 min 35 s', '2 h 1 min')
+    """
+    s = round(seconds)
+    if s < 60:
+        return f"{s} s"
+    if s < 3600:
+        return f"{s // 60} min {s % 60} s"
+    return f"{s // 3600} h {s % 3600 // 60} min"

@@ -1,0 +1,305 @@
+"""A run is a folder: how one is started, gone on with, and read back.
+
+    config.toml  environment.json  log.jsonl  checkpoints/STEP/  samples/STEP.png  result.json  report.html
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from pushforward import config as configs
+from pushforward.build import build_model, build_optimisers, resolve
+from pushforward.config import RunConfig
+from pushforward.data.batches import Batches, DensityBatches, ImageBatches
+from pushforward.data.fetch import load
+from pushforward.data.images import ImageSet, save_grid, to_bytes
+from pushforward.data.toy import Density
+from pushforward.errors import CheckpointError, ConfigError
+from pushforward.model import GenerativeModel
+from pushforward.randomness import SampleStream, derive_seed
+from pushforward.training import checkpoint
+from pushforward.training.checkpoint import write_atomic
+from pushforward.training.logs import JsonLog, Meter, Progress
+from pushforward.training.trainer import Trainer
+
+GRID, POINTS = 64, 2000  # images, or points, in the pictures that are drawn as training goes on
+FREE_TO_CHANGE = ("steps", "log_every", "checkpoint_every", "keep", "sample_every", "tracker", "device")
+PACKAGES = ("pushforward", "torch", "numpy", "accelerate", "safetensors")
+
+
+def load_data(config: RunConfig, split: str = "train") -> ImageSet | Density:
+    """The data set that a config names."""
+    d = config.data
+    return load(d.name, split, path=Path(d.path) if d.path else None, size=d.size, channels=d.channels)
+
+
+def shape_of(data: ImageSet | Density) -> tuple[int, ...]:
+    """Shape of one sample."""
+    return data.shape if isinstance(data, ImageSet) else (data.dim,)
+
+
+def train(config: RunConfig, out: Path, *, resume: bool = False, quiet: bool = False) -> Path:
+    """Train a run into its folder.
+
+    Args:
+        config: The run; defaults are filled in here.
+        out: The folder.
+        resume: Go on from the newest checkpoint; starts from nothing where there is none.
+        quiet: Show no progress.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ConfigError: the folder holds a run and `resume` was not asked for, or it holds another run.
+        CheckpointError, DataError, TrainingError: as they say.
+    """
+    config = resolve(config)
+    checkpoints = out / "checkpoints"
+    if not resume and out.exists() and any(out.iterdir()):
+        raise ConfigError(f"{out} is not empty. Go on with that run by --resume, or choose another --out.")
+    if resume and (out / "config.toml").exists():
+        _same_run(config, configs.parse(configs.read(out / "config.toml"), str(out / "config.toml")), out)
+    data = load_data(config)
+    model = build_model(config, shape_of(data))
+    t = config.train
+    accelerator = Accelerator(cpu=t.device == "cpu", mixed_precision=t.precision, log_with=t.tracker, project_dir=str(out))
+    batches = make_batches(config, data, model, rank=accelerator.process_index, world=accelerator.num_processes, device=accelerator.device)
+    trainer = Trainer(
+        model, batches, build_optimisers(config, model), accelerator=accelerator, seed=t.seed, ema=t.ema, measure_every=t.log_every,
+        metadata={"shape": list(shape_of(data))},
+    )
+    main = accelerator.is_main_process
+    if main:
+        out.mkdir(parents=True, exist_ok=True)
+        checkpoint.clean(checkpoints)
+    accelerator.wait_for_everyone()
+    last = checkpoint.newest(checkpoints)
+    if resume and last is not None:
+        trainer.restore(last)
+    if main:
+        write_atomic(out / "config.toml", configs.dump(config))
+        if not (out / "environment.json").exists():
+            write_atomic(out / "environment.json", json.dumps(environment(data, model, accelerator), indent=1))
+            save_picture(data.images[spread(len(data), GRID)] if isinstance(data, ImageSet) else data.sample(POINTS), out / "samples" / "real.png")
+    if t.tracker is not None:
+        accelerator.init_trackers("pushforward", init_kwargs={})
+    _loop(config, out, trainer, quiet=quiet or not main)
+    if t.tracker is not None:
+        accelerator.end_training()
+    return out
+
+
+def _loop(config: RunConfig, out: Path, trainer: Trainer, *, quiet: bool) -> None:
+    """The plain lines around the loop: log, checkpoints, grids, progress."""
+    t, main = config.train, trainer.accelerator.is_main_process
+    log = JsonLog(out / "log.jsonl", upto=trainer.step) if main else None
+    meter = Meter()
+    try:
+        with _stop_signals() as stopping, Progress(f"train {out.name}", t.steps, start=trainer.step, quiet=quiet) as progress:
+            for report in trainer.steps(t.steps):
+                meter.add(report)
+                step, last, row = report.step, report.step == t.steps, None
+                if log is not None and (step % t.log_every == 0 or last):
+                    row = meter.read()
+                    log.write({"step": step, "images": step * t.batch_size, "elapsed": round(trainer.seconds, 3), **row})
+                    if t.tracker is not None:
+                        trainer.accelerator.log(row, step=step)
+                    row = {k: v for k, v in row.items() if not k.endswith(("seconds", "gradient_norm", "logit"))}
+                progress.update(step, images_per_step=t.batch_size, terms=row)
+                if main and (step % t.sample_every == 0 or last or step == 1):
+                    draw_grid(trainer, trainer.metadata["shape"], out / "samples" / f"{step:08d}.png")
+                if step % t.checkpoint_every == 0 or last or stopping:
+                    if log is not None:
+                        log.sync()
+                    trainer.save(out / "checkpoints", keep=t.keep)
+                if stopping:
+                    raise KeyboardInterrupt
+    finally:
+        if log is not None:
+            log.close()
+
+
+@contextmanager
+def _stop_signals() -> Iterator[list[int]]:
+    """Collects Ctrl-C and SIGTERM, so that the step under way ends and is saved; a second one acts at once."""
+    caught: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield caught
+        return
+
+    def note(number: int, frame: object) -> None:
+        caught.append(number)
+        signal.signal(number, previous[number])
+
+    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def make_batches(config: RunConfig, data: ImageSet | Density, model: nn.Module, **place: Any) -> Batches:
+    """Training batches of a data set, in the memory layout that the model's layers prefer."""
+    t = config.train
+    if isinstance(data, Density):
+        return DensityBatches(data.draw, batch_size=t.batch_size, seed=t.seed, **place)
+    convolutional = any(isinstance(m, nn.Conv2d) for m in model.modules())
+    return ImageBatches(data, batch_size=t.batch_size, seed=t.seed, channels_last=convolutional, **place)
+
+
+def _same_run(new: RunConfig, old: RunConfig, out: Path) -> None:
+    """Refuse to go on with a run under another config, naming the first key that differs."""
+
+    def flat(table: Any, path: str = "") -> dict[str, Any]:
+        if isinstance(table, dict):
+            return {k: v for name, part in table.items() for k, v in flat(part, f"{path}.{name}" if path else name).items()}
+        return {path: list(table) if isinstance(table, tuple) else table}
+
+    ignored = {"about", *(f"train.{k}" for k in FREE_TO_CHANGE)}
+    a, b = flat(new.model_dump(exclude={"expect"})), flat(resolve(old).model_dump(exclude={"expect"}))
+    for key in sorted(a.keys() | b.keys()):
+        if key not in ignored and a.get(key) != b.get(key):
+            raise ConfigError(f"{out} holds a run with {key} = {b.get(key)!r}, this one has {a.get(key)!r}. Use its settings to resume it, or choose another --out.")
+
+
+def draw_grid(trainer: Trainer, shape: Sequence[int], path: Path) -> None:
+    """A picture of samples from latents that stay the same through the run, from the averaged weights."""
+    model, ema = trainer.model, trainer.ema
+    count = GRID if len(shape) == 3 else POINTS
+    stream = SampleStream(derive_seed(trainer.seed, "grid"), torch.arange(count, device=trainer.accelerator.device))
+    with ema.swapped_in() if ema is not None else nullcontext():
+        if ema is not None:
+            model.settle()
+        x = model.sample(count, generator=stream).cpu()
+    save_picture(x, path)
+
+
+def save_picture(x: Tensor, path: Path, *, columns: int | None = None) -> None:
+    """Samples as a picture: a grid of images (bytes, or floats in [-1, 1]), a scatter plot of points, a histogram of numbers."""
+    if x.ndim == 4:
+        return save_grid(x if x.dtype == torch.uint8 else to_bytes(x), path, columns=columns)
+    from pushforward.report.figures import points_figure
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return points_figure(x.numpy(), path)
+
+
+def spread(n: int, count: int) -> Tensor:
+    """`count` indices spread evenly over n, shuffled, always the same."""
+    index = torch.linspace(0, n - 1, min(count, n)).long()
+    return index[torch.randperm(len(index), generator=torch.Generator().manual_seed(0))]
+
+
+def environment(data: ImageSet | Density, model: GenerativeModel, accelerator: Accelerator) -> dict[str, Any]:
+    """What a run was made with."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    try:
+        found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=5, check=True)
+        commit = found.stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        commit = "unknown"
+    return {
+        "command": " ".join(sys.argv),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": versions,
+        "device": str(accelerator.device),
+        "processes": accelerator.num_processes,
+        "threads": torch.get_num_threads(),
+        "commit": commit,
+        "parameters": {phase.name: parameters(phase.module) for phase in model.phases()},
+        "data": {"name": data.name, "n": len(data), "sha256": data.sha256} if isinstance(data, ImageSet) else {"name": type(data).__name__},
+    }
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained run, ready to sample from.
+
+    Args:
+        path: Its folder.
+        config: As resolved when it was trained.
+        model: With its averaged weights, in evaluation mode.
+        step: Of the checkpoint.
+        seconds: Spent in training steps until then.
+    """
+
+    path: Path
+    config: RunConfig
+    model: GenerativeModel
+    step: int
+    seconds: float
+
+
+def is_run(path: Path) -> bool:
+    """Whether a folder is a run."""
+    return (path / "config.toml").is_file()
+
+
+def load_run(path: Path, *, averaged: bool = True) -> Run:
+    """The model of a run's newest checkpoint.
+
+    Args:
+        path: The run's folder.
+        averaged: Take the moving average of the weights where there is one.
+
+    Raises:
+        CheckpointError: no run, no checkpoint yet, or a damaged one.
+    """
+    if not is_run(path):
+        raise CheckpointError(f"{path} is not a run (it has no config.toml). `pushforward train RECIPE --out {path}` makes one.")
+    config = resolve(configs.parse(configs.read(path / "config.toml"), str(path / "config.toml")))
+    last = checkpoint.newest(path / "checkpoints")
+    if last is None:
+        raise CheckpointError(f"{path} has no checkpoint yet; train it further with --resume.")
+    tensors, state = checkpoint.load(last)
+    model = build_model(config, state["shape"])
+    checkpoint.assign(model, tensors["model"], str(last / "model.safetensors"))
+    if averaged and "ema" in tensors:
+        part = model.averaged()
+        checkpoint.assign(part, {**part.state_dict(), **tensors["ema"]}, str(last / "ema.safetensors"))
+        model.settle()
+    return Run(path, config, model.eval(), state["step"], state["seconds"])
+
+
+def sample(model: GenerativeModel, n: int, *, seed: int = 0, start: int = 0, batch_size: int = 500, quiet: bool = True) -> Tensor:
+    """Samples start .. start + n - 1 of a seed, the same whatever the batch size.
+
+    Returns:
+        (n, *shape) on the CPU, in the model's range.
+    """
+    device = next(model.parameters()).device
+    parts: list[Tensor] = []
+    with Progress("sample", n, quiet=quiet) as progress:
+        for low in range(start, start + n, batch_size):
+            index = torch.arange(low, min(low + batch_size, start + n), device=device)
+            parts.append(model.sample(len(index), generator=SampleStream(derive_seed(seed, "sample"), index)).cpu())
+            progress.update(int(index[-1]) + 1 - start)
+    return torch.cat(parts)
+
+
+def parameters(module: nn.Module) -> int:
+    """Number of trainable numbers."""
+    return sum(p.numel() for p in module.parameters())

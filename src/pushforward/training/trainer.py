@@ -1,0 +1,237 @@
+"""The one training loop. It knows phases, batches and optimisers; it knows no family.
+
+    for report in trainer.steps(1000):
+        ...                                  # your own behaviour is a plain line here: there are no callbacks
+
+All randomness of step k is a function of (seed, k), and so is the batch; a checkpoint holds weights, averages, optimiser
+moments and the position, and a resumed run takes the same steps, bit for bit on a CPU.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from pushforward.data.batches import Batches
+from pushforward.errors import CheckpointError, TrainingError
+from pushforward.model import Batch, GenerativeModel, Phase, Terms
+from pushforward.randomness import SampleStream, derive_seed
+from pushforward.training import checkpoint
+from pushforward.training.ema import EMA
+from pushforward.training.memory import keep_freed_memory
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one step did.
+
+    Args:
+        step: Steps taken so far, this one included.
+        terms: Mean of each term on this process, as "phase/term" -> 0-dimensional tensor (read it only when you need it).
+        gradient_norms: Per phase, on the steps that measure them.
+        seconds: Per phase.
+    """
+
+    step: int
+    terms: dict[str, Tensor]
+    gradient_norms: dict[str, Tensor]
+    seconds: dict[str, float]
+
+
+class _Move(nn.Module):
+    """A phase as a module, so that it can be wrapped for several processes by itself: its forward is the loss."""
+
+    def __init__(self, phase: Phase) -> None:
+        super().__init__()
+        self.module = phase.module
+        self._loss = phase.loss
+
+    def forward(self, batch: Batch) -> Terms:
+        return self._loss(batch)
+
+
+class Trainer:
+    """Trains a model.
+
+    Args:
+        model: Any generative model.
+        batches: Where data comes from; `batches.rows` says which rows of the global batch are ours.
+        optimisers: One for each phase, over its module's parameters.
+        accelerator: Device, processes and precision; a plain one when absent.
+        seed: Of all draws.
+        ema: Decay of the moving average of `model.averaged()`; None for none.
+        measure_every: Measure gradient norms on every n-th step; 0 for never.
+        metadata: Written into each checkpoint's state.json.
+    """
+
+    def __init__(
+        self,
+        model: GenerativeModel,
+        batches: Batches,
+        optimisers: Mapping[str, torch.optim.Optimizer],
+        *,
+        accelerator: Accelerator | None = None,
+        seed: int = 0,
+        ema: float | None = None,
+        measure_every: int = 0,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
+        keep_freed_memory()
+        self.model, self.batches, self.seed, self.measure_every = model, batches, seed, measure_every
+        self.accelerator = accelerator or Accelerator()
+        self.model.to(self.accelerator.device)
+        self.model.train()
+        self.phases = model.phases()
+        names = [p.name for p in self.phases]
+        if sorted(optimisers) != sorted(names):
+            raise ValueError(f"optimisers are for {sorted(optimisers)}, the model's phases are {names}.")
+        self.moves = {p.name: self.accelerator.prepare(_Move(p)) for p in self.phases}
+        self.optimisers = {n: self.accelerator.prepare(optimisers[n]) for n in names}
+        self.ema = EMA(model.averaged(), ema) if ema is not None else None
+        self.metadata = dict(metadata or {})
+        self.step = 0
+        self.seconds = 0.0
+        self._unchecked: list[tuple[int, str, list[str], Tensor]] = []
+
+    def steps(self, until: int) -> Iterator[StepReport]:
+        """Train up to step `until` (not: that many more), yielding after each step.
+
+        Raises:
+            TrainingError: a term is not finite; step, phase and term are named.
+        """
+        while self.step < until:
+            start = time.perf_counter()
+            torch.manual_seed(derive_seed(self.seed, self.step, self.accelerator.process_index))  # dropout, a user's own torch.rand
+            measure = bool(self.measure_every) and (self.step + 1) % self.measure_every == 0
+            terms: dict[str, Tensor] = {}
+            norms: dict[str, Tensor] = {}
+            seconds: dict[str, float] = {}
+            for phase in self.phases:
+                began = time.perf_counter()
+                for repeat in range(phase.repeats):
+                    means, norm = self._move(phase, repeat, measure)
+                terms |= {f"{phase.name}/{name}": mean for name, mean in means.items()}
+                if norm is not None:
+                    norms[phase.name] = norm
+                seconds[phase.name] = time.perf_counter() - began
+            if self.ema is not None:
+                self.ema.update(self.step)
+            self.step += 1
+            self.seconds += time.perf_counter() - start
+            yield StepReport(self.step, terms, norms, seconds)
+
+    def _move(self, phase: Phase, repeat: int, measure: bool) -> tuple[dict[str, Tensor], Tensor | None]:
+        """One move of one player: batch, loss, finite check, backward, optimiser, projection."""
+        x, labels = self.batches.next()
+        stream = SampleStream(derive_seed(self.seed, self.step, phase.name, repeat), self.batches.rows)
+        terms = self.moves[phase.name](Batch(x, labels, self.step, stream))
+        means = {name: term.mean() for name, term in terms.items()}
+        total = sum(phase.weights.get(n, 1.0) * m for n, m in means.items() if phase.weights.get(n, 1.0) != 0)
+        means = {name: m.detach() for name, m in means.items()}
+        self._check(phase.name, means)
+        optimiser = self.optimisers[phase.name]
+        optimiser.zero_grad()
+        self.accelerator.backward(total)
+        norm = nn.utils.get_total_norm([p.grad for p in phase.module.parameters() if p.grad is not None]) if measure else None
+        optimiser.step()
+        if phase.project is not None:
+            phase.project()
+        return means, norm
+
+    def _check(self, phase: str, means: dict[str, Tensor]) -> None:
+        """Refuse non-finite terms: at once on a CPU, where looking is free, else at the next `check`."""
+        self._unchecked.append((self.step, phase, list(means), torch.stack(list(means.values()))))
+        if self.accelerator.device.type == "cpu" or len(self._unchecked) >= 500:
+            self.check()
+
+    def check(self) -> None:
+        """Look at every term since the last check.
+
+        Raises:
+            TrainingError: one is not finite.
+        """
+        waiting, self._unchecked = self._unchecked, []
+        for step, phase, names, values in waiting:
+            finite = torch.isfinite(values)
+            if not finite.all():
+                name = names[int((~finite).nonzero()[0])]
+                raise TrainingError(
+                    f"step {step + 1}: the term '{name}' of the phase '{phase}' is {values[names.index(name)].item()}. The last good checkpoint "
+                    f"stays; lower the learning rate (optimiser.{phase}.lr) or the term's weight, and start again from there."
+                )
+
+    # --- saving and restoring --------------------------------------------------------------------------------
+
+    def save(self, folder: Path, *, keep: int = 2) -> Path | None:
+        """Write `folder/STEP/`. Every process must call it; the first one writes.
+
+        Raises:
+            TrainingError: a weight is not finite; nothing is written.
+        """
+        self.check()
+        if not self.accelerator.is_main_process:
+            return None
+        weights = self.model.state_dict()
+        for name, w in weights.items():
+            if w.is_floating_point() and not torch.isfinite(w).all():
+                raise TrainingError(f"step {self.step}: the weight {name} is no longer finite. The last good checkpoint stays; lower the learning rate.")
+        tensors: dict[str, dict[str, Tensor]] = {"model": weights, "optimisers": {}}
+        if self.ema is not None:
+            tensors["ema"] = self.ema.state()
+        for phase in self.phases:
+            state = self.optimisers[phase.name].state_dict()["state"]
+            tensors["optimisers"] |= {
+                f"{phase.name}.{i}.{key}": torch.as_tensor(value) for i, entry in state.items() for key, value in entry.items()
+            }
+        return checkpoint.save(
+            folder,
+            self.step,
+            tensors,
+            {**self.metadata, "seed": self.seed, "position": self.batches.position, "seconds": self.seconds, "torch": torch.__version__},
+            keep=keep,
+        )
+
+    def restore(self, path: Path) -> dict[str, Any]:
+        """Go back to a checkpoint.
+
+        Returns:
+            Its state.json.
+
+        Raises:
+            CheckpointError: damaged, or of another model; the trainer is then not to be used.
+        """
+        tensors, state = checkpoint.load(path)
+        if ("ema" in tensors) != (self.ema is not None):
+            raise CheckpointError(f"{path} was made {'with' if 'ema' in tensors else 'without'} averaged weights (train.ema); use the setting it was made with.")
+        checkpoint.assign(self.model, tensors["model"], str(path / "model.safetensors"))
+        if self.ema is not None:
+            for name, shadow in self.ema.shadow.items():
+                if name not in tensors["ema"] or tensors["ema"][name].shape != shadow.shape:
+                    raise CheckpointError(f"{path / 'ema.safetensors'}: {name} is missing or of another shape. The checkpoint is of another architecture.")
+                shadow.copy_(tensors["ema"][name])
+        for phase in self.phases:
+            self._restore_optimiser(phase, tensors["optimisers"], path)
+        self.step, self.batches.position, self.seconds = state["step"], state["position"], state["seconds"]
+        return state
+
+    def _restore_optimiser(self, phase: Phase, saved: dict[str, Tensor], path: Path) -> None:
+        optimiser = self.optimisers[phase.name]
+        params = [p for group in optimiser.param_groups for p in group["params"]]
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, value in saved.items():
+            name, index, entry = key.rsplit(".", 2)
+            if name != phase.name:
+                continue
+            if int(index) >= len(params) or (value.ndim and value.shape != params[int(index)].shape):
+                raise CheckpointError(f"{path / 'optimisers.safetensors'}: {key} does not fit the model. The checkpoint is of another architecture.")
+            p = params[int(index)]
+            # Moments in the memory layout of their weights, as they were: the fused kernels walk both together.
+            state.setdefault(int(index), {})[entry] = torch.empty_like(p).copy_(value) if value.ndim == p.ndim and value.ndim else value
+        optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
