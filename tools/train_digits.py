@@ -77,7 +77,9 @@ def main() -> None:
             schedule.step()
             step += 1
             total += loss.item()
-        print(f"epoch {epoch + 1}: loss {total * batch / len(train):.4f}, {time.perf_counter() - start:.0f} s", flush=True)
+        print(
+            f"epoch {epoch + 1}: loss {total * batch / len(train):.4f}, {time.perf_counter() - start:.0f} s", flush=True
+        )
 
     state = {k: v.half().contiguous() for k, v in model.state_dict().items()}
     args.out.parent.mkdir(parents=True, exist_ok=True)

@@ -80,19 +80,29 @@ def find(name: Any, table: Mapping[str, Any], where: str) -> Any:
     if name in table:
         return table[name]
     if ":" not in name:
-        raise ConfigError(f"{where}: nothing is called {name!r}: {nearest(name, table)} (your own: \"my_module:MyThing\")")
+        raise ConfigError(
+            f'{where}: nothing is called {name!r}: {nearest(name, table)} (your own: "my_module:MyThing")'
+        )
     module, _, attribute = name.partition(":")
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
         return getattr(importlib.import_module(module), attribute)
     except ImportError as error:
-        raise ConfigError(f"{where}: the module {module!r} of {name!r} cannot be imported ({error}). It is looked for in the current folder too.") from error
+        raise ConfigError(
+            f"{where}: the module {module!r} of {name!r} cannot be imported ({error}). It is looked for in the current folder too."
+        ) from error
     except AttributeError as error:
         raise ConfigError(f"{where}: the module {module!r} has no {attribute!r}.") from error
 
 
-def options_of(factory: Callable[..., Any], given: Mapping[str, Any], where: str, *, supplied: set[str] | frozenset[str] = frozenset()) -> Table:
+def options_of(
+    factory: Callable[..., Any],
+    given: Mapping[str, Any],
+    where: str,
+    *,
+    supplied: set[str] | frozenset[str] = frozenset(),
+) -> Table:
     """All options of a factory: `given` ones checked against its signature and types, defaults for the rest.
 
     Args:
@@ -104,10 +114,14 @@ def options_of(factory: Callable[..., Any], given: Mapping[str, Any], where: str
     Raises:
         ConfigError: an unknown option, a missing one, or a value of the wrong type.
     """
-    parameters = {n: p for n, p in inspect.signature(factory).parameters.items() if p.kind is p.KEYWORD_ONLY and n not in supplied}
+    parameters = {
+        n: p for n, p in inspect.signature(factory).parameters.items() if p.kind is p.KEYWORD_ONLY and n not in supplied
+    }
     for key in given:
         if key not in parameters:
-            raise ConfigError(f"unknown key '{where}.{key}': {nearest(key, parameters) if parameters else 'it has no options'}")
+            raise ConfigError(
+                f"unknown key '{where}.{key}': {nearest(key, parameters) if parameters else 'it has no options'}"
+            )
     hints = typing.get_type_hints(factory.__init__ if inspect.isclass(factory) else factory)
     resolved = {}
     for name, parameter in parameters.items():
@@ -171,7 +185,9 @@ def resolve(config: RunConfig) -> RunConfig:
             raise ConfigError(f"unknown key 'optimiser.{name}': {nearest(name, phases)}")
     missing = [p for p in phases if p not in config.optimiser]
     if missing:
-        raise ConfigError(f"the table [optimiser.{missing[0]}] is missing: each phase ({', '.join(phases)}) has its own optimiser.")
+        raise ConfigError(
+            f"the table [optimiser.{missing[0]}] is missing: each phase ({', '.join(phases)}) has its own optimiser."
+        )
     optimiser = {}
     for phase in phases:
         given = dict(config.optimiser[phase])
@@ -186,14 +202,19 @@ def _resolve_gan(table: Table) -> tuple[Table, tuple[str, ...]]:
     for kind in _TABLES:
         if kind not in table and kind != "prior":
             raise ConfigError(f"'model.{kind}' is missing; there are {', '.join(_TABLES[kind])}.")
-        parts[kind] = _component(table.get(kind, "normal"), kind, f"model.{kind}")
+        part = table.get(kind, {})
+        if kind == "prior" and isinstance(part, dict):
+            part = {"name": "normal", **part}
+        parts[kind] = _component(part, kind, f"model.{kind}")
     listed = table.get("terms", [])
     if not isinstance(listed, list):
         raise ConfigError("model.terms: give a list of tables, [[model.terms]].")
     resolved = [_term(t, f"model.terms.{i}") for i, t in enumerate(listed)]
     names = [t["name"] for t in resolved]
     if len(set(names)) < len(names):
-        raise ConfigError(f"model.terms: {next(n for n in names if names.count(n) > 1)!r} is listed twice; give it once with the summed weight.")
+        raise ConfigError(
+            f"model.terms: {next(n for n in names if names.count(n) > 1)!r} is listed twice; give it once with the summed weight."
+        )
     rest = {k: v for k, v in table.items() if k not in _TABLES and k != "terms"}
     valid = {n: p.default for n, p in inspect.signature(GAN.__init__).parameters.items() if p.kind is p.KEYWORD_ONLY}
     for key in rest:
@@ -236,7 +257,14 @@ def _build_gan(table: Table, shape: tuple[int, ...]) -> GAN:
         options = {k: v for k, v in t.items() if k not in _TERM_KEYS}
         built.append(terms.Term(t["name"], function, t["player"], t["weight"], t["every"], options, needs))
     scalars = {k: v for k, v in table.items() if k not in (*_TABLES, "terms", "family")}
-    return GAN(generator=generator, discriminator=discriminator, prior=prior, objective=_make(table["objective"], "objective"), terms=built, **scalars)
+    return GAN(
+        generator=generator,
+        discriminator=discriminator,
+        prior=prior,
+        objective=_make(table["objective"], "objective"),
+        terms=built,
+        **scalars,
+    )
 
 
 def build_optimisers(config: RunConfig, model: GenerativeModel) -> dict[str, torch.optim.Optimizer]:

@@ -27,8 +27,16 @@ data_app = typer.Typer(help="List, fetch and show data sets.", invoke_without_co
 app.add_typer(recipes_app, name="recipes")
 app.add_typer(data_app, name="data")
 
-Settings = Annotated[list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Change one setting of the recipe; may be repeated.")]
-Data = Annotated[str | None, typer.Option("--data", "-d", help="A data set's name (`pushforward data`), or the path of a folder, .npz, .npy or IDX file.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", "-s", metavar="KEY=VALUE", help="Change one setting of the recipe; may be repeated."),
+]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        "--data", "-d", help="A data set's name (`pushforward data`), or the path of a folder, .npz, .npy or IDX file."
+    ),
+]
 DataPath = Annotated[Path | None, typer.Option("--data-path", help="Folder in which the named data set lies.")]
 Seed = Annotated[int, typer.Option(help="Seed of the samples.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
@@ -41,7 +49,11 @@ def _version(value: bool) -> None:
 
 
 @app.callback()
-def _main(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False) -> None:
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
     pass
 
 
@@ -56,9 +68,13 @@ def train(
     settings: Settings = None,
     data: Data = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The run's folder; runs/RECIPE when absent.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint; start where there is none.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the newest checkpoint; start where there is none.")
+    ] = False,
     seed: Annotated[int | None, typer.Option(help="Short for --set train.seed=...")] = None,
-    tracker: Annotated[str | None, typer.Option(help="Short for --set train.tracker=...: tensorboard, wandb, ...")] = None,
+    tracker: Annotated[
+        str | None, typer.Option(help="Short for --set train.tracker=...: tensorboard, wandb, ...")
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Train a recipe into a run folder: checkpoints, log, sample grids. A killed run goes on with --resume."""
@@ -87,7 +103,12 @@ def train(
 def sample(
     run: Annotated[Path, typer.Argument(help="A run's folder.")],
     n: Annotated[int, typer.Option("-n", min=1, help="How many.")] = 64,
-    out: Annotated[Path, typer.Option("--out", "-o", help="name.png for one grid, name.npz for an array, anything else for a folder of PNG files.")] = Path("samples.png"),
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", "-o", help="name.png for one grid, name.npz for an array, anything else for a folder of PNG files."
+        ),
+    ] = Path("samples.png"),
     seed: Seed = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="Samples at a time; changes memory, not the images.")] = 500,
     quiet: Quiet = False,
@@ -136,9 +157,19 @@ def evaluate(
     targets: Annotated[list[str], typer.Argument(help="Runs, folders of images, .npz or .npy files.")],
     data: Data = None,
     data_path: DataPath = None,
-    n: Annotated[int | None, typer.Option("-n", min=10, help="Samples on each side; the test set's size, at most 10,000, when absent.")] = None,
-    metrics: Annotated[str | None, typer.Option("--metrics", "-m", help="Comma-separated: frechet, precision-recall, classes; all that apply when absent.")] = None,
-    extractor: Annotated[str | None, typer.Option("--extractor", help="digits, pixels or points; the one that fits when absent.")] = None,
+    n: Annotated[
+        int | None,
+        typer.Option("-n", min=10, help="Samples on each side; the test set's size, at most 10,000, when absent."),
+    ] = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            "--metrics", "-m", help="Comma-separated: frechet, precision-recall, classes; all that apply when absent."
+        ),
+    ] = None,
+    extractor: Annotated[
+        str | None, typer.Option("--extractor", help="digits, pixels or points; the one that fits when absent.")
+    ] = None,
     seed: Seed = 0,
     json_out: Annotated[Path | None, typer.Option("--json", help="Write everything to this file too.")] = None,
     quiet: Quiet = False,
@@ -159,7 +190,14 @@ def evaluate(
         section = configs.parse(configs.read(first / "config.toml"), str(first)).data
         data, data_path = section.name, data_path or (Path(section.path) if section.path else None)
     found = evaluation.evaluate(
-        targets, data=data, n=n, metrics=metrics.split(",") if metrics else None, by=extractor, path=data_path, seed=seed, quiet=quiet
+        targets,
+        data=data,
+        n=n,
+        metrics=metrics.split(",") if metrics else None,
+        by=extractor,
+        path=data_path,
+        seed=seed,
+        quiet=quiet,
     )
     print_table(found)
     if json_out is not None:
@@ -180,7 +218,9 @@ def print_table(found: dict[str, Any]) -> None:
         table.add_row(result["name"], *(cell(result["values"], k) for k in SHOWN if k in found["floor"]["floor"]))
     table.add_section()
     for rung, values in found["floor"].items():
-        table.add_row(f"[dim]{rung}[/dim]", *(f"[dim]{cell(values, k)}[/dim]" for k in SHOWN if k in found["floor"]["floor"]))
+        table.add_row(
+            f"[dim]{rung}[/dim]", *(f"[dim]{cell(values, k)}[/dim]" for k in SHOWN if k in found["floor"]["floor"])
+        )
     Console(width=None if sys.stdout.isatty() else 120).print(table)
     for result in found["results"]:
         if "warning" in result:
@@ -190,7 +230,9 @@ def print_table(found: dict[str, Any]) -> None:
 @app.command(epilog="Example:\n\n`pushforward report runs/vanilla runs/lsgan runs/dcgan --out report.html`")
 def report(
     run: Annotated[list[Path], typer.Argument(help="Runs, evaluated or not.")],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="The page; RUN/report.html for a single run when absent.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The page; RUN/report.html for a single run when absent.")
+    ] = None,
 ) -> None:
     """Make one self-contained HTML page of runs: samples, figures with error bars, costs, curves."""
     from pushforward.report.page import write_report
@@ -243,7 +285,10 @@ def show_recipe(
 
 
 @recipes_app.command("copy", epilog="Example:\n\n`pushforward recipes copy gan/lsgan mine.toml`")
-def copy_recipe(name: Annotated[str, typer.Argument(help="A recipe.")], target: Annotated[Path, typer.Argument(help="The new file, ending in .toml.")]) -> None:
+def copy_recipe(
+    name: Annotated[str, typer.Argument(help="A recipe.")],
+    target: Annotated[Path, typer.Argument(help="The new file, ending in .toml.")],
+) -> None:
     """Copy a recipe to a file of your own, to change it and train it by its path."""
     from pushforward.config import recipe_text
     from pushforward.errors import ConfigError

@@ -39,21 +39,27 @@ class TrainConfig(Section):
     steps: int = Field(10_000, ge=1, description="training steps; one step moves every player")
     batch_size: int = Field(64, ge=1, description="global batch, over all processes")
     seed: int = Field(0, ge=0, lt=2**31, description="of the weights, the order of the data and every draw")
-    ema: float | None = Field(0.999, ge=0, lt=1, description="decay of the averaged weights that are sampled from; false for none")
+    ema: float | None = Field(
+        0.999, ge=0, lt=1, description="decay of the averaged weights that are sampled from; false for none"
+    )
     log_every: int = Field(50, ge=1, description="steps between lines of log.jsonl")
     checkpoint_every: int = Field(1000, ge=1, description="steps between checkpoints")
     keep: int = Field(2, ge=1, description="newest checkpoints that are kept")
     sample_every: int = Field(500, ge=1, description="steps between sample grids from fixed latents")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where to train")
     precision: Literal["no", "bf16", "fp16"] = Field("no", description="mixed precision (on most CPUs slower)")
-    tracker: str | None = Field(None, description="a tracker that accelerate knows: tensorboard, wandb, mlflow, aim, ...")
+    tracker: str | None = Field(
+        None, description="a tracker that accelerate knows: tensorboard, wandb, mlflow, aim, ..."
+    )
 
 
 class RunConfig(Section):
     """A complete run."""
 
     about: str = Field("", description="one line on what this recipe is")
-    expect: dict[str, str] = Field(default_factory=dict, description="quality and cost that the recipe was seen to reach")
+    expect: dict[str, str] = Field(
+        default_factory=dict, description="quality and cost that the recipe was seen to reach"
+    )
     data: DataConfig = DataConfig()
     model: Table = Field(description="family, networks, objective, ...; see build.py")
     optimiser: dict[str, Table] = Field(description="one table a phase: name and options")
@@ -145,7 +151,10 @@ def _set(table: Any, parts: list[str], value: Any, setting: str) -> Any:
     if isinstance(table, list):
         if not head.isdigit() or int(head) >= len(table):
             raise ConfigError(f"--set {setting!r}: {head!r} is not an index of a list of {len(table)}.")
-        return [_set(v, rest, value, setting) if rest and i == int(head) else value if i == int(head) else v for i, v in enumerate(table)]
+        return [
+            _set(v, rest, value, setting) if rest and i == int(head) else value if i == int(head) else v
+            for i, v in enumerate(table)
+        ]
     if not rest:
         # A component may be named in short: model.objective=hinge keeps no option of the old one.
         return {**table, head: value}
@@ -163,7 +172,13 @@ def _set(table: Any, parts: list[str], value: Any, setting: str) -> Any:
 def recipe_names() -> list[str]:
     """Names of the recipes that ship, "family/name", sorted."""
     root = resources.files("pushforward") / "recipes"
-    return sorted(f"{family.name}/{file.name[:-5]}" for family in root.iterdir() if family.is_dir() for file in family.iterdir() if file.name.endswith(".toml"))
+    return sorted(
+        f"{family.name}/{file.name[:-5]}"
+        for family in root.iterdir()
+        if family.is_dir()
+        for file in family.iterdir()
+        if file.name.endswith(".toml")
+    )
 
 
 def recipe_text(name: str) -> str:
@@ -180,7 +195,9 @@ def recipe_text(name: str) -> str:
             return path.read_text(encoding="utf8")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"the recipe {name} cannot be read ({error}).") from error
-    raise ConfigError(f"no recipe is called {name!r}: {nearest(name, recipe_names())} (`pushforward recipes` lists them; a path must end in .toml)")
+    raise ConfigError(
+        f"no recipe is called {name!r}: {nearest(name, recipe_names())} (`pushforward recipes` lists them; a path must end in .toml)"
+    )
 
 
 def load_recipe(name: str, settings: Iterable[str] = (), *, data: str | None = None) -> RunConfig:

@@ -85,7 +85,13 @@ def candidate(target: str, n: int, *, seed: int = 0, quiet: bool = True) -> Cand
         start = time.perf_counter()
         x = sample(run.model, n, seed=seed, quiet=quiet)
         took = time.perf_counter() - start
-        about = {"kind": "run", "step": run.step, "training_seconds": run.seconds, "sampling_ms_an_image": 1000 * took / n, "seed": seed}
+        about = {
+            "kind": "run",
+            "step": run.step,
+            "training_seconds": run.seconds,
+            "sampling_ms_an_image": 1000 * took / n,
+            "seed": seed,
+        }
         return Candidate(path.resolve().name, to_bytes(x) if x.ndim == 4 else x, about)
     if not path.exists():
         raise DataError(f"{target}: no run, folder or file of that name.")
@@ -204,12 +210,23 @@ def evaluate(
                 f"{len(judged.x)} images against {side.n}: a Frechet distance of fewer images is larger for that alone; compare equal numbers."
             )
         values = measure(side.real, side.by(judged.x), chosen)
-        result = {"name": judged.name, "n_fake": len(judged.x), **judged.about, "values": _plain(values), "seconds": round(time.perf_counter() - began, 2)}
+        result = {
+            "name": judged.name,
+            "n_fake": len(judged.x),
+            **judged.about,
+            "values": _plain(values),
+            "seconds": round(time.perf_counter() - began, 2),
+        }
         results.append(result)
         if is_run(Path(target)):
-            write_atomic(Path(target) / "result.json", json.dumps({"protocol": protocol, "floor": floor, **result}, indent=1))
+            write_atomic(
+                Path(target) / "result.json", json.dumps({"protocol": protocol, "floor": floor, **result}, indent=1)
+            )
     return {"protocol": protocol, "floor": floor, "results": results, "seconds": round(time.perf_counter() - start, 2)}
 
 
 def _plain(values: Values) -> dict[str, dict[str, Any]]:
-    return {k: {"value": v.value, "stderr": None if math.isnan(v.stderr) else v.stderr, "method": v.method} for k, v in values.items()}
+    return {
+        k: {"value": v.value, "stderr": None if math.isnan(v.stderr) else v.stderr, "method": v.method}
+        for k, v in values.items()
+    }

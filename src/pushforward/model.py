@@ -89,7 +89,7 @@ class GenerativeModel(nn.Module, ABC):
         """The part whose moving average is sampled from (all of it by default)."""
         return self
 
-    def settle(self) -> None:  # noqa: B027  most models have nothing to do
+    def settle(self) -> None:
         """Mend, once before sampling, what averaging the weights broke (batch-norm statistics)."""
 
 

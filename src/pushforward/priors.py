@@ -21,6 +21,7 @@ class Prior(nn.Module, ABC):
     def __init__(self, *, dim: int) -> None:
         super().__init__()
         self.dim = dim
+        self._here: Tensor
         self.register_buffer("_here", torch.empty(0), persistent=False)  # knows the device
 
     @abstractmethod

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -82,9 +82,11 @@ class SampleStream:
         """int64 in [0, high), `shape[0]` = number of samples."""
         return (self.uniform(shape).double() * high).long().clamp_(max=high - 1)
 
-    def _draw(self, shape: Sequence[int], pairs) -> Tensor:  # noqa: ANN001
+    def _draw(self, shape: Sequence[int], pairs: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         if shape[0] != len(self):
-            raise ValueError(f"a stream of {len(self)} samples cannot draw shape {tuple(shape)}: its first side must be {len(self)}.")
+            raise ValueError(
+                f"a stream of {len(self)} samples cannot draw shape {tuple(shape)}: its first side must be {len(self)}."
+            )
         wanted = math.prod(shape[1:])
         words = self._bits((wanted + 1) // 2)
         # Each word gives two floats of 32 bits, moved by half a step so that 0 (and its logarithm) never comes.
@@ -111,7 +113,9 @@ def draw_uniform(shape: Sequence[int], *, generator: Generator | None, device: t
     return torch.rand(tuple(shape), generator=generator, device=device)
 
 
-def draw_integers(high: int, shape: Sequence[int], *, generator: Generator | None, device: torch.device | str = "cpu") -> Tensor:
+def draw_integers(
+    high: int, shape: Sequence[int], *, generator: Generator | None, device: torch.device | str = "cpu"
+) -> Tensor:
     """int64 in [0, high) from either kind of generator."""
     if isinstance(generator, SampleStream):
         return generator.integers(high, shape).to(device)

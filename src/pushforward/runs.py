@@ -1,6 +1,6 @@
 """A run is a folder: how one is started, gone on with, and read back.
 
-    config.toml  environment.json  log.jsonl  checkpoints/STEP/  samples/STEP.png  result.json  report.html
+config.toml  environment.json  log.jsonl  checkpoints/STEP/  samples/STEP.png  result.json  report.html
 """
 
 from __future__ import annotations
@@ -78,10 +78,20 @@ def train(config: RunConfig, out: Path, *, resume: bool = False, quiet: bool = F
     data = load_data(config)
     model = build_model(config, shape_of(data))
     t = config.train
-    accelerator = Accelerator(cpu=t.device == "cpu", mixed_precision=t.precision, log_with=t.tracker, project_dir=str(out))
-    batches = make_batches(config, data, model, rank=accelerator.process_index, world=accelerator.num_processes, device=accelerator.device)
+    accelerator = Accelerator(
+        cpu=t.device == "cpu", mixed_precision=t.precision, log_with=t.tracker, project_dir=str(out)
+    )
+    batches = make_batches(
+        config, data, model, rank=accelerator.process_index, world=accelerator.num_processes, device=accelerator.device
+    )
     trainer = Trainer(
-        model, batches, build_optimisers(config, model), accelerator=accelerator, seed=t.seed, ema=t.ema, measure_every=t.log_every,
+        model,
+        batches,
+        build_optimisers(config, model),
+        accelerator=accelerator,
+        seed=t.seed,
+        ema=t.ema,
+        measure_every=t.log_every,
         metadata={"shape": list(shape_of(data))},
     )
     main = accelerator.is_main_process
@@ -96,7 +106,10 @@ def train(config: RunConfig, out: Path, *, resume: bool = False, quiet: bool = F
         write_atomic(out / "config.toml", configs.dump(config))
         if not (out / "environment.json").exists():
             write_atomic(out / "environment.json", json.dumps(environment(data, model, accelerator), indent=1))
-            save_picture(data.images[spread(len(data), GRID)] if isinstance(data, ImageSet) else data.sample(POINTS), out / "samples" / "real.png")
+            save_picture(
+                data.images[spread(len(data), GRID)] if isinstance(data, ImageSet) else data.sample(POINTS),
+                out / "samples" / "real.png",
+            )
     if t.tracker is not None:
         accelerator.init_trackers("pushforward", init_kwargs={})
     _loop(config, out, trainer, quiet=quiet or not main)
@@ -111,13 +124,18 @@ def _loop(config: RunConfig, out: Path, trainer: Trainer, *, quiet: bool) -> Non
     log = JsonLog(out / "log.jsonl", upto=trainer.step) if main else None
     meter = Meter()
     try:
-        with _stop_signals() as stopping, Progress(f"train {out.name}", t.steps, start=trainer.step, quiet=quiet) as progress:
+        with (
+            _stop_signals() as stopping,
+            Progress(f"train {out.name}", t.steps, start=trainer.step, quiet=quiet) as progress,
+        ):
             for report in trainer.steps(t.steps):
                 meter.add(report)
                 step, last, row = report.step, report.step == t.steps, None
                 if log is not None and (step % t.log_every == 0 or last):
                     row = meter.read()
-                    log.write({"step": step, "images": step * t.batch_size, "elapsed": round(trainer.seconds, 3), **row})
+                    log.write(
+                        {"step": step, "images": step * t.batch_size, "elapsed": round(trainer.seconds, 3), **row}
+                    )
                     if t.tracker is not None:
                         trainer.accelerator.log(row, step=step)
                     row = {k: v for k, v in row.items() if not k.endswith(("seconds", "gradient_norm", "logit"))}
@@ -145,7 +163,7 @@ def _stop_signals() -> Iterator[list[int]]:
 
     def note(number: int, frame: object) -> None:
         caught.append(number)
-        signal.signal(number, previous[number])
+        signal.signal(number, previous[signal.Signals(number)])
 
     previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -169,14 +187,18 @@ def _same_run(new: RunConfig, old: RunConfig, out: Path) -> None:
 
     def flat(table: Any, path: str = "") -> dict[str, Any]:
         if isinstance(table, dict):
-            return {k: v for name, part in table.items() for k, v in flat(part, f"{path}.{name}" if path else name).items()}
+            return {
+                k: v for name, part in table.items() for k, v in flat(part, f"{path}.{name}" if path else name).items()
+            }
         return {path: list(table) if isinstance(table, tuple) else table}
 
     ignored = {"about", *(f"train.{k}" for k in FREE_TO_CHANGE)}
     a, b = flat(new.model_dump(exclude={"expect"})), flat(resolve(old).model_dump(exclude={"expect"}))
     for key in sorted(a.keys() | b.keys()):
         if key not in ignored and a.get(key) != b.get(key):
-            raise ConfigError(f"{out} holds a run with {key} = {b.get(key)!r}, this one has {a.get(key)!r}. Use its settings to resume it, or choose another --out.")
+            raise ConfigError(
+                f"{out} holds a run with {key} = {b.get(key)!r}, this one has {a.get(key)!r}. Use its settings to resume it, or choose another --out."
+            )
 
 
 def draw_grid(trainer: Trainer, shape: Sequence[int], path: Path) -> None:
@@ -216,7 +238,14 @@ def environment(data: ImageSet | Density, model: GenerativeModel, accelerator: A
         except PackageNotFoundError:
             versions[package] = "not installed"
     try:
-        found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=5, check=True)
+        found = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
+        )
         commit = found.stdout.strip()
     except (OSError, subprocess.SubprocessError):
         commit = "unknown"
@@ -230,7 +259,9 @@ def environment(data: ImageSet | Density, model: GenerativeModel, accelerator: A
         "threads": torch.get_num_threads(),
         "commit": commit,
         "parameters": {phase.name: parameters(phase.module) for phase in model.phases()},
-        "data": {"name": data.name, "n": len(data), "sha256": data.sha256} if isinstance(data, ImageSet) else {"name": type(data).__name__},
+        "data": {"name": data.name, "n": len(data), "sha256": data.sha256}
+        if isinstance(data, ImageSet)
+        else {"name": type(data).__name__},
     }
 
 
@@ -269,7 +300,9 @@ def load_run(path: Path, *, averaged: bool = True) -> Run:
         CheckpointError: no run, no checkpoint yet, or a damaged one.
     """
     if not is_run(path):
-        raise CheckpointError(f"{path} is not a run (it has no config.toml). `pushforward train RECIPE --out {path}` makes one.")
+        raise CheckpointError(
+            f"{path} is not a run (it has no config.toml). `pushforward train RECIPE --out {path}` makes one."
+        )
     config = resolve(configs.parse(configs.read(path / "config.toml"), str(path / "config.toml")))
     last = checkpoint.newest(path / "checkpoints")
     if last is None:
@@ -284,7 +317,9 @@ def load_run(path: Path, *, averaged: bool = True) -> Run:
     return Run(path, config, model.eval(), state["step"], state["seconds"])
 
 
-def sample(model: GenerativeModel, n: int, *, seed: int = 0, start: int = 0, batch_size: int = 500, quiet: bool = True) -> Tensor:
+def sample(
+    model: GenerativeModel, n: int, *, seed: int = 0, start: int = 0, batch_size: int = 500, quiet: bool = True
+) -> Tensor:
     """Samples start .. start + n - 1 of a seed, the same whatever the batch size.
 
     Returns:

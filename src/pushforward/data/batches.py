@@ -35,7 +35,9 @@ class Batches(Protocol):
 
 def _rows(batch_size: int, rank: int, world: int) -> Tensor:
     if batch_size % world:
-        raise DataError(f"a global batch of {batch_size} does not divide among {world} processes; choose a multiple (train.batch_size).")
+        raise DataError(
+            f"a global batch of {batch_size} does not divide among {world} processes; choose a multiple (train.batch_size)."
+        )
     local = batch_size // world
     return torch.arange(rank * local, (rank + 1) * local)
 
@@ -63,7 +65,9 @@ class ImageBatches:
         channels_last: bool = False,
     ) -> None:
         if batch_size > len(data):
-            raise DataError(f"{data.name} has {len(data)} images, fewer than one batch of {batch_size} (train.batch_size).")
+            raise DataError(
+                f"{data.name} has {len(data)} images, fewer than one batch of {batch_size} (train.batch_size)."
+            )
         self.rows = _rows(batch_size, rank, world).to(device)
         self.position = 0
         self._images = data.images.to(device)

@@ -49,7 +49,10 @@ def _emnist(split: str, classes: tuple[str, ...]) -> IdxSource:
     return IdxSource(
         classes,
         ("https://biometrics.nist.gov/cs_links/EMNIST/gzip.zip",),
-        {s: (f"emnist-{split}-{s}-images-idx3-ubyte", f"emnist-{split}-{s}-labels-idx1-ubyte") for s in ("train", "test")},
+        {
+            s: (f"emnist-{split}-{s}-images-idx3-ubyte", f"emnist-{split}-{s}-labels-idx1-ubyte")
+            for s in ("train", "test")
+        },
         {},
         archive=True,
         transpose=True,
@@ -92,7 +95,9 @@ IMAGE_NAMES = ("mnist-5k", *IDX_SOURCES, "cifar10")
 NAMES = (*IMAGE_NAMES, *DENSITIES)
 
 
-def load(name: str, split: str = "train", *, path: Path | None = None, size: int | None = None, channels: int | None = None) -> ImageSet | Density:
+def load(
+    name: str, split: str = "train", *, path: Path | None = None, size: int | None = None, channels: int | None = None
+) -> ImageSet | Density:
     """A data set by name, or by the path of a folder, an .npz/.npy or an IDX file.
 
     Args:
@@ -132,7 +137,9 @@ def load_path(path: Path, split: str = "train", *, size: int | None = None, chan
     if "idx3" in path.name:
         labels = path.with_name(path.name.replace("images", "labels").replace("idx3", "idx1"))
         return read_idx_pair(path, labels if labels.exists() and labels != path else None, path.name)
-    raise DataError(f"{path}: give a folder of PNG/JPEG images, an .npz or .npy file, or an IDX file (...-idx3-ubyte[.gz]).")
+    raise DataError(
+        f"{path}: give a folder of PNG/JPEG images, an .npz or .npy file, or an IDX file (...-idx3-ubyte[.gz])."
+    )
 
 
 def cache_root() -> Path:
@@ -195,7 +202,12 @@ def _download_idx(name: str, source: IdxSource, split: str) -> tuple[Path, Path]
             with zipfile.ZipFile(archive) as z:
                 raw = z.read(f"gzip/{stem}.gz")
         else:
-            got = download(folder, f"{stem}.gz", tuple(m + f"{stem}.gz" for m in source.mirrors), content_sha256=source.sha256.get(stem))
+            got = download(
+                folder,
+                f"{stem}.gz",
+                tuple(m + f"{stem}.gz" for m in source.mirrors),
+                content_sha256=source.sha256.get(stem),
+            )
             raw = got.read_bytes()
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{stem}.gz").write_bytes(raw)

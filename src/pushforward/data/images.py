@@ -12,12 +12,16 @@ import struct
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pushforward.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
@@ -72,7 +76,9 @@ class ImageSet:
         if len(x) == 0:
             raise DataError(f"{self.name}: holds no image.")
         if y is not None and (y.dtype != torch.int64 or y.shape != (len(x),)):
-            raise DataError(f"{self.name}: {len(x)} images but labels of shape {tuple(y.shape)}; they must match one to one.")
+            raise DataError(
+                f"{self.name}: {len(x)} images but labels of shape {tuple(y.shape)}; they must match one to one."
+            )
 
     def __len__(self) -> int:
         return len(self.images)
@@ -115,7 +121,9 @@ def read_idx(path: Path) -> np.ndarray:
         raise DataError(f"{path}: not an IDX file (it starts with {raw[:4].hex() or 'nothing'}; IDX starts with 0000).")
     kind, ndim = raw[2], raw[3]
     if kind != 0x08 or not 1 <= ndim <= 4:
-        raise DataError(f"{path}: IDX type 0x{kind:02x} with {ndim} dimensions; only unsigned bytes (0x08) in 1 to 4 are images or labels.")
+        raise DataError(
+            f"{path}: IDX type 0x{kind:02x} with {ndim} dimensions; only unsigned bytes (0x08) in 1 to 4 are images or labels."
+        )
     start = 4 + 4 * ndim
     if len(raw) < start:
         raise DataError(f"{path}: cut short inside its header ({len(raw)} of {start} bytes). Fetch it again.")
@@ -124,7 +132,9 @@ def read_idx(path: Path) -> np.ndarray:
     for side in shape:  # Python integers: a hostile header cannot overflow
         size *= side
     if len(raw) - start != size:
-        raise DataError(f"{path}: its header promises {size} bytes of data ({' x '.join(map(str, shape))}), the file has {len(raw) - start}. Fetch it again.")
+        raise DataError(
+            f"{path}: its header promises {size} bytes of data ({' x '.join(map(str, shape))}), the file has {len(raw) - start}. Fetch it again."
+        )
     return np.frombuffer(raw, np.uint8, offset=start).reshape(shape).copy()
 
 
@@ -151,7 +161,9 @@ def read_idx_pair(images: Path, labels: Path | None, name: str, classes: tuple[s
     if labels is not None:
         y = read_idx(labels)
         if y.ndim != 1 or len(y) != len(x):
-            raise DataError(f"{images} holds {len(x)} images but {labels} has labels of shape {y.shape}; they must match one to one.")
+            raise DataError(
+                f"{images} holds {len(x)} images but {labels} has labels of shape {y.shape}; they must match one to one."
+            )
         if classes and len(y) and y.max() >= len(classes):
             raise DataError(f"{labels}: label {y.max()} where {len(classes)} classes are known.")
     return ImageSet(torch.from_numpy(x)[:, None], None if y is None else torch.from_numpy(y).long(), name, classes)
@@ -171,7 +183,9 @@ def as_images(array: np.ndarray, name: str) -> Tensor:
     if array.ndim == 3:
         array = array[..., None]
     if array.ndim != 4 or 0 in array.shape:
-        raise DataError(f"{name}: shape {array.shape} is not a set of images; give (N, H, W), (N, H, W, C) or (N, C, H, W).")
+        raise DataError(
+            f"{name}: shape {array.shape} is not a set of images; give (N, H, W), (N, H, W, C) or (N, C, H, W)."
+        )
     if array.shape[1] not in (1, 3) and array.shape[3] in (1, 3):
         array = np.moveaxis(array, 3, 1)
     if array.shape[1] not in (1, 3):
@@ -184,7 +198,9 @@ def as_images(array: np.ndarray, name: str) -> Tensor:
         raise DataError(f"{name}: {int((~np.isfinite(array)).sum())} pixel values are not finite.")
     low, high = float(array.min()), float(array.max())
     if low < -1 or high > 1:
-        raise DataError(f"{name}: float pixels span [{low:g}, {high:g}]; give floats in [0, 1] or [-1, 1], or uint8 0..255.")
+        raise DataError(
+            f"{name}: float pixels span [{low:g}, {high:g}]; give floats in [0, 1] or [-1, 1], or uint8 0..255."
+        )
     x = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
     return to_bytes(x if low < 0 else x * 2 - 1)
 
@@ -200,7 +216,9 @@ def read_array(path: Path) -> ImageSet:
     except DataError:
         raise
     except Exception as error:  # numpy raises many kinds on damaged files: zip, zlib, EOF, value, header
-        raise DataError(f"{path}: not a readable numpy file, or damaged, or it holds pickled objects ({error}).") from error
+        raise DataError(
+            f"{path}: not a readable numpy file, or damaged, or it holds pickled objects ({error})."
+        ) from error
     key = next((k for k in ("images", "x", "arr_0") if k in arrays), None)
     if key is None:
         if len(arrays) != 1:
@@ -244,13 +262,16 @@ def read_folder(path: Path, *, size: int | None = None, channels: int | None = N
         raise DataError(f"{path}: no PNG or JPEG file in this folder.")
     tops = {f.relative_to(path).parts[0] if len(f.relative_to(path).parts) > 1 else "" for f in files}
     if "" in tops and len(tops) > 1:
-        raise DataError(f"{path}: some images lie in class folders ({', '.join(sorted(tops - {''})[:3])}, ...) and some do not; use one or the other.")
+        raise DataError(
+            f"{path}: some images lie in class folders ({', '.join(sorted(tops - {''})[:3])}, ...) and some do not; use one or the other."
+        )
     classes = () if tops == {""} else tuple(sorted(tops))
 
     pixels, grey = [], True
     for file in files:
         try:
-            with Image.open(file) as image:
+            with Image.open(file) as opened:
+                image: Image.Image = opened
                 grey_one = image.mode in ("1", "L", "LA") or image.mode.startswith("I;16")
                 if image.mode.startswith("I;16"):  # Pillow would clip 16 bits at 255 instead of scaling them
                     image = Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
@@ -265,7 +286,9 @@ def read_folder(path: Path, *, size: int | None = None, channels: int | None = N
         pixels = [p if p.ndim == 3 else np.repeat(p[..., None], 3, axis=2) for p in pixels]
     shapes = {p.shape[:2] for p in pixels}
     if len(shapes) > 1:
-        raise DataError(f"{path}: images of {len(shapes)} different sizes, such as {sorted(shapes)[:3]}; ask for one with size (data.size).")
+        raise DataError(
+            f"{path}: images of {len(shapes)} different sizes, such as {sorted(shapes)[:3]}; ask for one with size (data.size)."
+        )
     x = as_images(np.stack(pixels), str(path))
     if not classes:
         return ImageSet(x, None, path.name)
@@ -274,13 +297,15 @@ def read_folder(path: Path, *, size: int | None = None, channels: int | None = N
     return ImageSet(x, y, path.name, classes)
 
 
-def resize_and_crop(image, size: int):  # noqa: ANN001, ANN201  PIL is imported lazily
+def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
     """The largest centred square, at `size` x `size` pixels (bicubic with antialiasing)."""
     from PIL import Image
 
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
-    return image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
+    # Cropped first: `resize(box=...)` would let pixels outside the square bleed in.
+    square = image.crop((left, top, left + side, top + side))
+    return square.resize((size, size), Image.Resampling.BICUBIC)
 
 
 def write_folder(images: Tensor, path: Path) -> None:

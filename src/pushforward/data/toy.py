@@ -33,7 +33,9 @@ class Density(ABC):
         Raises:
             NotSupported: there is no closed form.
         """
-        raise NotSupported(f"{type(self).__name__} has no closed-form density; use Mixture, Ring, Grid or Checkerboard.")
+        raise NotSupported(
+            f"{type(self).__name__} has no closed-form density; use Mixture, Ring, Grid or Checkerboard."
+        )
 
     def draw(self, stream: SampleStream) -> Tensor:
         """`sample` in the shape that `DensityBatches` wants."""
@@ -53,7 +55,12 @@ class Mixture(Density):
         -0.9189385175704956
     """
 
-    def __init__(self, means: Sequence[Sequence[float]] | Tensor, sd: float | Sequence[float], weights: Sequence[float] | None = None) -> None:
+    def __init__(
+        self,
+        means: Sequence[Sequence[float]] | Tensor,
+        sd: float | Sequence[float],
+        weights: Sequence[float] | None = None,
+    ) -> None:
         self.means = torch.as_tensor(means, dtype=torch.float32)
         k, self.dim = self.means.shape
         self.sd = torch.as_tensor(sd, dtype=torch.float32).expand(k)
@@ -65,7 +72,7 @@ class Mixture(Density):
         return MixtureSameFamily(Categorical(self.weights), parts)
 
     def sample(self, n: int, *, generator: Generator | None = None) -> Tensor:
-        u = draw_uniform((n, 1), generator=generator)
+        u = draw_uniform((n, 1), generator=generator).contiguous()
         index = torch.searchsorted(self.weights.cumsum(0), u).squeeze(1).clamp_(max=len(self.weights) - 1)
         return self.means[index] + self.sd[index, None] * draw_normal((n, self.dim), generator=generator)
 

@@ -22,6 +22,7 @@ from pushforward.data.fetch import cache_root
 from pushforward.data.images import to_model
 from pushforward.errors import NotSupported, nearest
 from pushforward.metrics.digits import DigitEncoder
+from pushforward.networks.blocks import prefer_channels_last
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,8 @@ class Digits(Extractor):
     def __init__(self) -> None:
         raw = (resources.files("pushforward.metrics") / "weights" / "digits.safetensors").read_bytes()
         self.sha256 = hashlib.sha256(raw).hexdigest()
-        self.net = DigitEncoder().to(memory_format=torch.channels_last).eval()
+        self.net = DigitEncoder().eval()
+        prefer_channels_last(self.net)
         self.net.load_state_dict({k: v.float() for k, v in load(raw).items()})
 
     @torch.no_grad()
@@ -65,7 +67,9 @@ class Digits(Extractor):
             raise NotSupported(
                 f"the extractor 'digits' knows 28x28 grey images; these are {tuple(images.shape[1:])}. Use --extractor pixels, or resize them (data.size = 28, data.channels = 1)."
             )
-        parts = [self.net(to_model(x).contiguous(memory_format=torch.channels_last)) for x in images.split(self.batch_size)]
+        parts = [
+            self.net(to_model(x).contiguous(memory_format=torch.channels_last)) for x in images.split(self.batch_size)
+        ]
         return Features(torch.cat([f for f, _ in parts]), torch.cat([g for _, g in parts]))
 
 

@@ -75,7 +75,9 @@ def frechet_distance(*, real: Tensor | np.ndarray, fake: Tensor | np.ndarray) ->
     value = float(gap.square().sum()) + a.trace + b.trace - 2 * float(s.sum())
     scale = a.trace + b.trace
     if value < -1e-8 * scale:
-        raise ArithmeticError(f"a squared distance of {value:g} is below zero beyond rounding; please report these features.")
+        raise ArithmeticError(
+            f"a squared distance of {value:g} is below zero beyond rounding; please report these features."
+        )
 
     def variance(side: _Side, rotation: Tensor, sign: float) -> float:
         mapped = (side.centred @ side.inverse.T @ rotation).square() @ s

@@ -37,7 +37,7 @@ def as_features(x: Tensor | np.ndarray, name: str, *, minimum: int = 2) -> Tenso
     Raises:
         ValueError: not (n, d), too few rows, or rows that are not finite (their number is named).
     """
-    x = torch.as_tensor(x)
+    x = x if isinstance(x, Tensor) else torch.from_numpy(np.ascontiguousarray(x))
     if x.ndim != 2 or x.shape[1] == 0:
         raise ValueError(f"{name} must be features of shape (n, d); got {tuple(x.shape)}.")
     if len(x) < minimum:
@@ -49,7 +49,9 @@ def as_features(x: Tensor | np.ndarray, name: str, *, minimum: int = 2) -> Tenso
         x = x.to(torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else torch.float64)
     finite = torch.isfinite(x).all(dim=1)
     if not finite.all():
-        raise ValueError(f"{name}: {int((~finite).sum())} of {len(x)} rows are not finite (the first is row {int((~finite).nonzero()[0])}).")
+        raise ValueError(
+            f"{name}: {int((~finite).sum())} of {len(x)} rows are not finite (the first is row {int((~finite).nonzero()[0])})."
+        )
     return x
 
 
@@ -57,5 +59,7 @@ def as_pair(real: Tensor | np.ndarray, fake: Tensor | np.ndarray, *, minimum: in
     """Both sides, checked, of one width."""
     a, b = as_features(real, "real", minimum=minimum), as_features(fake, "fake", minimum=minimum)
     if a.shape[1] != b.shape[1]:
-        raise ValueError(f"real has {a.shape[1]} features a row and fake {b.shape[1]}; they must come from one extractor.")
+        raise ValueError(
+            f"real has {a.shape[1]} features a row and fake {b.shape[1]}; they must come from one extractor."
+        )
     return a, b

@@ -51,7 +51,9 @@ def _doubt(a: _Points, rows: slice, b: _Points) -> Tensor:
 
 def _exact(a: _Points, i: Tensor, b: _Points, j: Tensor) -> Tensor:
     """Squared distances of pairs in float64."""
-    return torch.cat([(a.exact[p] - b.exact[q]).square().sum(dim=-1) for p, q in zip(i.split(65536), j.split(65536), strict=True)])
+    return torch.cat(
+        [(a.exact[p] - b.exact[q]).square().sum(dim=-1) for p, q in zip(i.split(65536), j.split(65536), strict=True)]
+    )
 
 
 def _radii(x: _Points, k: int) -> Tensor:

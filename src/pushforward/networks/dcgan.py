@@ -8,10 +8,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
-from pushforward.networks.blocks import DiscriminatorNorm, Norm, UpsampleConv, init_normal, maybe_spectral
+from pushforward.networks.blocks import (
+    DiscriminatorNorm,
+    Norm,
+    UpsampleConv,
+    init_normal,
+    maybe_spectral,
+    prefer_channels_last,
+)
 
 
 def pyramid(shape: Sequence[int]) -> tuple[int, int, int]:
@@ -28,7 +34,9 @@ def pyramid(shape: Sequence[int]) -> tuple[int, int, int]:
         side //= 2
         levels += 1
     if levels == 0 or side > 8:
-        raise ValueError(f"images of side {shape[1]} do not halve down to 8 or less; resize them (data.size), to 28, 32 or 64 say.")
+        raise ValueError(
+            f"images of side {shape[1]} do not halve down to 8 or less; resize them (data.size), to 28, 32 or 64 say."
+        )
     return shape[0], side, levels
 
 
@@ -62,10 +70,12 @@ class DCGANGenerator(nn.Module):
             if norm == "batch":
                 body.append(nn.BatchNorm2d(c_in))
             body.append(nn.ReLU(inplace=True))
-            body.append(nn.ConvTranspose2d(c_in, c_next, 4, 2, 1) if upsample == "transposed" else UpsampleConv(c_in, c_next))
+            body.append(
+                nn.ConvTranspose2d(c_in, c_next, 4, 2, 1) if upsample == "transposed" else UpsampleConv(c_in, c_next)
+            )
         self.body = nn.Sequential(*body, nn.Tanh())
         init_normal(self)
-        self.to(memory_format=torch.channels_last)
+        prefer_channels_last(self)
 
     def forward(self, z: Tensor) -> Tensor:
         # (B, side, side, C) seen as (B, C, side, side): channels_last without a copy.
@@ -83,7 +93,9 @@ class DCGANDiscriminator(nn.Module):
         slope: LeakyReLU's slope below zero.
     """
 
-    def __init__(self, *, shape: Sequence[int], width: int = 64, norm: DiscriminatorNorm = "batch", slope: float = 0.2) -> None:
+    def __init__(
+        self, *, shape: Sequence[int], width: int = 64, norm: DiscriminatorNorm = "batch", slope: float = 0.2
+    ) -> None:
         super().__init__()
         c_in, side, levels = pyramid(shape)
         body: list[nn.Module] = []
@@ -98,7 +110,7 @@ class DCGANDiscriminator(nn.Module):
         self.head = maybe_spectral(nn.Linear(c_in * side**2, 1), norm)
         if norm != "spectral":
             init_normal(self)
-        self.to(memory_format=torch.channels_last)
+        prefer_channels_last(self)
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.body(x).permute(0, 2, 3, 1).flatten(1)  # a view when the memory is channels_last

@@ -11,13 +11,13 @@ import matplotlib as mpl
 import numpy as np
 
 mpl.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402  the backend is chosen first
-from matplotlib.figure import Figure  # noqa: E402
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6BB1", "#666666")
 _INK = "#123457"  # stands for "the page's text colour"; replaced in the SVG, so that figures follow light and dark
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -55,7 +55,13 @@ def curves(logs: dict[str, list[dict[str, Any]]]) -> str:
             for colour, phase in zip(COLOURS, ("discriminator", "generator"), strict=False):
                 _line(axes[0, column], step, [r.get(f"{phase}/adversarial") for r in rows], colour, phase)
             for colour, side in zip(COLOURS[2:], ("real", "fake"), strict=False):
-                _line(axes[1, column], step, [r.get(f"discriminator/{side}_logit") for r in rows], colour, f"D({'x' if side == 'real' else 'G(z)'})")
+                _line(
+                    axes[1, column],
+                    step,
+                    [r.get(f"discriminator/{side}_logit") for r in rows],
+                    colour,
+                    f"D({'x' if side == 'real' else 'G(z)'})",
+                )
             axes[0, column].set_title(name)
             axes[1, column].set_xlabel("training step")
             for ax in axes[:, column]:
@@ -78,7 +84,16 @@ def quality(results: list[dict[str, Any]], floor: dict[str, Any]) -> str:
         figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6))
         for colour, r in zip(COLOURS * 9, results, strict=False):
             v = r["values"]
-            left.errorbar(r["training_seconds"], v["frechet"]["value"], yerr=v["frechet"]["stderr"], fmt="o", ms=8, capsize=4, color=colour, label=r["name"])
+            left.errorbar(
+                r["training_seconds"],
+                v["frechet"]["value"],
+                yerr=v["frechet"]["stderr"],
+                fmt="o",
+                ms=8,
+                capsize=4,
+                color=colour,
+                label=r["name"],
+            )
             if "precision" in v:
                 right.errorbar(
                     v["precision"]["value"], v["recall"]["value"], xerr=v["precision"]["stderr"], yerr=v["recall"]["stderr"],
@@ -87,11 +102,25 @@ def quality(results: list[dict[str, Any]], floor: dict[str, Any]) -> str:
         for rung, dashes in (("floor", ":"), ("noise-10", "--")):
             if rung in floor:
                 left.axhline(floor[rung]["frechet"]["value"], ls=dashes, color=_INK, lw=1)
-                left.annotate(rung, (0.99, floor[rung]["frechet"]["value"]), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8)
+                left.annotate(
+                    rung,
+                    (0.99, floor[rung]["frechet"]["value"]),
+                    xycoords=("axes fraction", "data"),
+                    ha="right",
+                    va="bottom",
+                    fontsize=8,
+                )
         left.set(yscale="log", xlabel="training time (s)", ylabel="Frechet distance (lower is better)")
         left.set_xlim(left=0)
         if "floor" in floor and "precision" in floor["floor"]:
-            right.plot(floor["floor"]["precision"]["value"], floor["floor"]["recall"]["value"], "*", ms=13, color=_INK, label="training images")
+            right.plot(
+                floor["floor"]["precision"]["value"],
+                floor["floor"]["recall"]["value"],
+                "*",
+                ms=13,
+                color=_INK,
+                label="training images",
+            )
         right.set(xlabel="precision", ylabel="recall", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
         right.legend(fontsize=8)
         figure.tight_layout()
@@ -105,10 +134,22 @@ def classes(results: list[dict[str, Any]]) -> str:
         width = 0.8 / len(results)
         count = 1
         for k, (colour, r) in enumerate(zip(COLOURS * 9, results, strict=False)):
-            shares = [(v["value"], v["stderr"]) for name, v in r["values"].items() if name.startswith("class ") and name[6:].isdigit()]
+            shares = [
+                (v["value"], v["stderr"])
+                for name, v in r["values"].items()
+                if name.startswith("class ") and name[6:].isdigit()
+            ]
             count = len(shares)
             x = np.arange(count) + (k - (len(results) - 1) / 2) * width
-            ax.bar(x, [100 * s for s, _ in shares], width, yerr=[100 * e for _, e in shares], color=colour, label=r["name"], error_kw={"ecolor": _INK, "lw": 0.8})
+            ax.bar(
+                x,
+                [100 * s for s, _ in shares],
+                width,
+                yerr=[100 * e for _, e in shares],
+                color=colour,
+                label=r["name"],
+                error_kw={"ecolor": _INK, "lw": 0.8},
+            )
         ax.axhline(100 / count, ls="--", lw=1, color=_INK)
         ax.set(xticks=range(count), xlabel="class, as the digit encoder sees it", ylabel="share of samples (%)")
         ax.grid(axis="x", visible=False)
@@ -118,7 +159,9 @@ def classes(results: list[dict[str, Any]]) -> str:
 
 def points_figure(x: np.ndarray, path: Path) -> None:
     """Points of a toy model: a scatter plot in two dimensions, a histogram in one."""
-    with mpl.rc_context({**STYLE, "figure.facecolor": "white", "axes.facecolor": "white", "savefig.facecolor": "white"}):
+    with mpl.rc_context(
+        {**STYLE, "figure.facecolor": "white", "axes.facecolor": "white", "savefig.facecolor": "white"}
+    ):
         figure, ax = plt.subplots(figsize=(4.5, 4.5))
         if x.shape[1] == 1:
             ax.hist(x[:, 0], bins=80, density=True, color=COLOURS[0])

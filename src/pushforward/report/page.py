@@ -87,7 +87,9 @@ def write_report(folders: list[Path], out: Path) -> None:
     judged = [s.result for s in shown if s.result is not None]
     protocols = {json.dumps({k: v for k, v in r["protocol"].items() if k != "metrics"}, sort_keys=True) for r in judged}
     if len(protocols) > 1:
-        raise DataError("these runs were judged by different protocols (data, n or extractor); evaluate them again in one command.")
+        raise DataError(
+            "these runs were judged by different protocols (data, n or extractor); evaluate them again in one command."
+        )
     real = folders[0] / "samples" / "real.png"
     environment = Environment(loader=PackageLoader("pushforward.report"), autoescape=True, undefined=StrictUndefined)
     page = environment.get_template("page.html").render(

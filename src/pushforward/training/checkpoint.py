@@ -40,7 +40,9 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         raise _explain(error, path) from error
 
 
-def save(folder: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any], *, keep: int = 2) -> Path:
+def save(
+    folder: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any], *, keep: int = 2
+) -> Path:
     """Write `folder/STEP/` with one safetensors file for each entry of `tensors`, then drop all but the newest `keep`.
 
     Raises:
@@ -107,7 +109,9 @@ def load(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
         except OSError as error:
             raise CheckpointError(f"{file} cannot be read ({error.strerror}). {way_out}") from error
         if len(raw) != expected["bytes"]:
-            raise CheckpointError(f"{file} has {len(raw)} bytes where {expected['bytes']} were written: it is cut short. {way_out}")
+            raise CheckpointError(
+                f"{file} has {len(raw)} bytes where {expected['bytes']} were written: it is cut short. {way_out}"
+            )
         if hashlib.sha256(raw).hexdigest() != expected["sha256"]:
             raise CheckpointError(f"{file} is not what was written (its SHA-256 differs). {way_out}")
         try:
@@ -134,10 +138,14 @@ def assign(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None
     missing, extra = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
     if missing or extra:
         name = (missing or extra)[0]
-        raise CheckpointError(f"{where}: {len(missing)} tensors are missing and {len(extra)} are unknown, {name} for one. {foreign}.")
+        raise CheckpointError(
+            f"{where}: {len(missing)} tensors are missing and {len(extra)} are unknown, {name} for one. {foreign}."
+        )
     for name, mine in own.items():
         if mine.shape != tensors[name].shape:
-            raise CheckpointError(f"{where}: {name} has shape {tuple(tensors[name].shape)}, the model's is {tuple(mine.shape)}. {foreign}.")
+            raise CheckpointError(
+                f"{where}: {name} has shape {tuple(tensors[name].shape)}, the model's is {tuple(mine.shape)}. {foreign}."
+            )
     with torch.no_grad():
         for name, mine in own.items():
             mine.copy_(tensors[name])

@@ -100,7 +100,13 @@ class Progress:
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as RichProgress
 
-            columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"), TimeRemainingColumn()
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[note]}"),
+                TimeRemainingColumn(),
+            )
             self._bar = RichProgress(*columns, console=Console(stderr=True))
             self._bar.start()
             self._task = self._bar.add_task(self.label, total=self.total, completed=self._start, note="")
@@ -117,8 +123,14 @@ class Progress:
         now = time.perf_counter()
         if terms is not None:
             rate = (step - self._start) / max(now - self._begin, 1e-9)
-            shown = " ".join(f"{k.replace('discriminator', 'D').replace('generator', 'G')} {v:.3g}" for k, v in terms.items())
-            self._note = f"{rate:.1f} steps/s" + (f", {rate * images_per_step:,.0f} images/s" if images_per_step else "") + f"  {shown}"
+            shown = " ".join(
+                f"{k.replace('discriminator', 'D').replace('generator', 'G')} {v:.3g}" for k, v in terms.items()
+            )
+            self._note = (
+                f"{rate:.1f} steps/s"
+                + (f", {rate * images_per_step:,.0f} images/s" if images_per_step else "")
+                + f"  {shown}"
+            )
         if self._bar is not None:
             self._bar.update(self._task, completed=step, note=self._note)
         elif now - self._last >= self.EVERY or step == self.total:

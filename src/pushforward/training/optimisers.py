@@ -8,7 +8,9 @@ import torch
 from torch.nn import Parameter
 
 
-def adam(params: Iterable[Parameter], *, lr: float = 2e-4, betas: tuple[float, float] = (0.5, 0.999), eps: float = 1e-8) -> torch.optim.Optimizer:
+def adam(
+    params: Iterable[Parameter], *, lr: float = 2e-4, betas: tuple[float, float] = (0.5, 0.999), eps: float = 1e-8
+) -> torch.optim.Optimizer:
     """Adam (Kingma and Ba 2014); the defaults are DCGAN's."""
     return torch.optim.Adam(params, lr=lr, betas=betas, eps=eps, fused=True)
 
@@ -25,7 +27,9 @@ def adamw(
     return torch.optim.AdamW(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=True)
 
 
-def rmsprop(params: Iterable[Parameter], *, lr: float = 5e-5, alpha: float = 0.99, eps: float = 1e-8) -> torch.optim.Optimizer:
+def rmsprop(
+    params: Iterable[Parameter], *, lr: float = 5e-5, alpha: float = 0.99, eps: float = 1e-8
+) -> torch.optim.Optimizer:
     """RMSProp (Tieleman and Hinton 2012), as WGAN was published with; no fused kernel, so several tensors at a time."""
     return torch.optim.RMSprop(params, lr=lr, alpha=alpha, eps=eps, foreach=True)
 

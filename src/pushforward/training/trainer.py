@@ -108,7 +108,9 @@ class Trainer:
         """
         while self.step < until:
             start = time.perf_counter()
-            torch.manual_seed(derive_seed(self.seed, self.step, self.accelerator.process_index))  # dropout, a user's own torch.rand
+            torch.manual_seed(
+                derive_seed(self.seed, self.step, self.accelerator.process_index)
+            )  # dropout, a user's own torch.rand
             measure = bool(self.measure_every) and (self.step + 1) % self.measure_every == 0
             terms: dict[str, Tensor] = {}
             norms: dict[str, Tensor] = {}
@@ -139,7 +141,11 @@ class Trainer:
         optimiser = self.optimisers[phase.name]
         optimiser.zero_grad()
         self.accelerator.backward(total)
-        norm = nn.utils.get_total_norm([p.grad for p in phase.module.parameters() if p.grad is not None]) if measure else None
+        norm = (
+            nn.utils.get_total_norm([p.grad for p in phase.module.parameters() if p.grad is not None])
+            if measure
+            else None
+        )
         optimiser.step()
         if phase.project is not None:
             phase.project()
@@ -181,20 +187,30 @@ class Trainer:
         weights = self.model.state_dict()
         for name, w in weights.items():
             if w.is_floating_point() and not torch.isfinite(w).all():
-                raise TrainingError(f"step {self.step}: the weight {name} is no longer finite. The last good checkpoint stays; lower the learning rate.")
+                raise TrainingError(
+                    f"step {self.step}: the weight {name} is no longer finite. The last good checkpoint stays; lower the learning rate."
+                )
         tensors: dict[str, dict[str, Tensor]] = {"model": weights, "optimisers": {}}
         if self.ema is not None:
             tensors["ema"] = self.ema.state()
         for phase in self.phases:
             state = self.optimisers[phase.name].state_dict()["state"]
             tensors["optimisers"] |= {
-                f"{phase.name}.{i}.{key}": torch.as_tensor(value) for i, entry in state.items() for key, value in entry.items()
+                f"{phase.name}.{i}.{key}": torch.as_tensor(value)
+                for i, entry in state.items()
+                for key, value in entry.items()
             }
         return checkpoint.save(
             folder,
             self.step,
             tensors,
-            {**self.metadata, "seed": self.seed, "position": self.batches.position, "seconds": self.seconds, "torch": torch.__version__},
+            {
+                **self.metadata,
+                "seed": self.seed,
+                "position": self.batches.position,
+                "seconds": self.seconds,
+                "torch": torch.__version__,
+            },
             keep=keep,
         )
 
@@ -209,12 +225,16 @@ class Trainer:
         """
         tensors, state = checkpoint.load(path)
         if ("ema" in tensors) != (self.ema is not None):
-            raise CheckpointError(f"{path} was made {'with' if 'ema' in tensors else 'without'} averaged weights (train.ema); use the setting it was made with.")
+            raise CheckpointError(
+                f"{path} was made {'with' if 'ema' in tensors else 'without'} averaged weights (train.ema); use the setting it was made with."
+            )
         checkpoint.assign(self.model, tensors["model"], str(path / "model.safetensors"))
         if self.ema is not None:
             for name, shadow in self.ema.shadow.items():
                 if name not in tensors["ema"] or tensors["ema"][name].shape != shadow.shape:
-                    raise CheckpointError(f"{path / 'ema.safetensors'}: {name} is missing or of another shape. The checkpoint is of another architecture.")
+                    raise CheckpointError(
+                        f"{path / 'ema.safetensors'}: {name} is missing or of another shape. The checkpoint is of another architecture."
+                    )
                 shadow.copy_(tensors["ema"][name])
         for phase in self.phases:
             self._restore_optimiser(phase, tensors["optimisers"], path)
@@ -230,8 +250,12 @@ class Trainer:
             if name != phase.name:
                 continue
             if int(index) >= len(params) or (value.ndim and value.shape != params[int(index)].shape):
-                raise CheckpointError(f"{path / 'optimisers.safetensors'}: {key} does not fit the model. The checkpoint is of another architecture.")
+                raise CheckpointError(
+                    f"{path / 'optimisers.safetensors'}: {key} does not fit the model. The checkpoint is of another architecture."
+                )
             p = params[int(index)]
             # Moments in the memory layout of their weights, as they were: the fused kernels walk both together.
-            state.setdefault(int(index), {})[entry] = torch.empty_like(p).copy_(value) if value.ndim == p.ndim and value.ndim else value
+            state.setdefault(int(index), {})[entry] = (
+                torch.empty_like(p).copy_(value) if value.ndim == p.ndim and value.ndim else value
+            )
         optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})

@@ -34,18 +34,19 @@ class Context:
     """
 
     def __init__(
-        self, gan: GAN, batch: Batch, player: Player, *, needs: frozenset[Need] = frozenset(), fake: Tensor | None = None
+        self,
+        gan: GAN,
+        batch: Batch,
+        player: Player,
+        *,
+        needs: frozenset[Need] = frozenset(),
+        fake: Tensor | None = None,
     ) -> None:
         self.gan = gan
         self.batch = batch
         self.player = player
         self._needs = needs
         self._shared = fake
-
-    @property
-    def generator_stream(self):  # noqa: ANN201
-        """One random stream a sample, for terms that draw."""
-        return self.batch.generator
 
     @cached_property
     def real(self) -> Tensor:

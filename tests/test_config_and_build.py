@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pushforward.build import build_model, build_optimisers, resolve
+from pushforward.config import RunConfig, dump, load_recipe, override, parse, recipe_names
+from pushforward.errors import ConfigError
+
+MINIMAL = {
+    "model": {
+        "family": "gan",
+        "objective": "hinge",
+        "generator": {"name": "mlp", "hidden": [8]},
+        "discriminator": {"name": "mlp", "hidden": [8]},
+    },
+    "optimiser": {"discriminator": {}, "generator": {"name": "sgd"}},
+}
+
+
+def minimal(*settings_: str) -> RunConfig:
+    return resolve(parse(override(MINIMAL, settings_), "test"))
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_resolves_builds_and_says_what_it_is(name: str) -> None:
+    config = resolve(load_recipe(name))
+    assert config.about and set(config.expect) == {"quality", "cost"}
+    shape = (2,) if config.data.name == "ring-8" else (1, 28, 28)
+    model = build_model(config, shape)
+    assert set(build_optimisers(config, model)) == {p.name for p in model.phases()}
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_resolved_config_survives_toml(name: str) -> None:
+    config = resolve(load_recipe(name, ["train.ema=false"]))
+    again = resolve(parse(tomllib.loads(dump(config)), "again"))
+    assert dump(again) == dump(config)
+    assert again.train.ema is None
+
+
+def test_defaults_come_from_signatures() -> None:
+    config = minimal()
+    assert config.model["prior"] == {"name": "normal", "dim": 100}
+    assert config.model["generator"]["slope"] == 0.2
+    assert config.optimiser["generator"] == {"name": "sgd", "lr": 1e-2, "momentum": 0.0}
+    assert config.model["discriminator_steps"] == 1
+
+
+@pytest.mark.parametrize(
+    ("setting", "match"),
+    [
+        ("train.stepz=3", r"'train\.stepz': did you mean 'steps'"),
+        ("trian.steps=3", r"'trian': did you mean 'train'"),
+        ("train.steps=many", r"train\.steps = 'many'.*valid integer"),
+        ("train.steps=0", r"train\.steps = 0.*greater than or equal to 1"),
+        ("train.ema=1.5", r"train\.ema = 1\.5"),
+        ("model.generator.hiden=[8]", r"'model\.generator\.hiden': did you mean 'hidden'"),
+        ("model.generator.hidden=8", r"model\.generator\.hidden = 8"),
+        ("model.generator.norm=bach", r"model\.generator\.norm = 'bach'.*'none' or 'batch'"),
+        ("model.generator.name=mpl", r"nothing is called 'mpl': did you mean 'mlp'"),
+        ("model.objective=hinges", "did you mean 'hinge'"),
+        ("model.objective.c=2", r"'model\.objective\.c'.*no options"),
+        ("model.prior.dim=2.5", r"model\.prior\.dim = 2\.5"),
+        ("model.discriminator_step=2", "did you mean 'discriminator_steps'"),
+        ("model.discriminator_steps=0", "at least 1"),
+        ("model.family=gans", "did you mean 'gan'"),
+        ("model.generator.latent=5", r"'model\.generator\.latent'"),
+        ("optimiser.generator.lr=fast", r"optimiser\.generator\.lr = 'fast'"),
+        ("optimiser.generator.name=adm", "did you mean 'adam'"),
+        ("optimiser.genrator.lr=1", r"'optimiser\.genrator': did you mean 'generator'"),
+        ('model.terms=["r11"]', "did you mean 'r1'"),
+        ('model.terms=[{name="r1", every=0}]', "at least 1"),
+        ('model.terms=[{name="r1", player="generator"}]', "belongs to the discriminator"),
+        ('model.terms=["r1", "r1"]', "listed twice"),
+        ('model.terms=[{name="r1", wieght=2}]', "wieght"),
+        ('model.terms=["os:getcwd"]', "say whose loss"),
+        ("model.generator.name=nowhere:Net", "cannot be imported"),
+        ("model.generator.name=os:Net", "has no 'Net'"),
+        ("train.steps", "write it as key=value"),
+        ("data.name.deeper=3", r"data\.name = "),
+    ],
+)
+def test_a_mistake_is_named_with_the_way_out(setting: str, match: str) -> None:
+    with pytest.raises(ConfigError, match=match):
+        table = {**MINIMAL, "data": {"name": "mnist-5k"}}
+        resolve(parse(override(table, [setting]), "test"))
+
+
+def test_unknown_recipe_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'gan/lsgan'"):
+        load_recipe("gan/lsgn")
+
+
+@pytest.mark.parametrize("text", ["", "model = 3", "[model", "[model]\nfamily = 'gan'"])
+def test_a_broken_recipe_file_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "mine.toml").write_text(text)
+    with pytest.raises(ConfigError):
+        resolve(load_recipe(str(tmp_path / "mine.toml")))
+
+
+@given(st.text(max_size=30), st.text(max_size=30))
+@settings(max_examples=300, deadline=None)
+def test_any_setting_works_or_is_refused_in_words(key: str, value: str) -> None:
+    try:
+        resolve(parse(override(MINIMAL, [f"{key}={value}"]), "test"))
+    except ConfigError as error:
+        assert str(error)
+
+
+def test_settings_build_what_they_say() -> None:
+    config = minimal(
+        "model.generator.hidden=[5, 6]",
+        "model.prior={name='uniform', dim=3}",
+        "model.terms=[{name='r1', weight=2}]",
+        "optimiser.generator.lr=0.5",
+    )
+    model = build_model(config, (2,))
+    assert [tuple(p.shape) for p in model.generator.parameters()][::2] == [(5, 3), (6, 5), (2, 6)]  # type: ignore[union-attr, operator]
+    assert model.terms[0].weight == 2.0  # type: ignore[union-attr, index]
+    assert build_optimisers(config, model)["generator"].param_groups[0]["lr"] == 0.5
+
+
+def test_weights_are_drawn_from_the_seed() -> None:
+    a, b, c = (build_model(minimal(f"train.seed={s}"), (2,)).state_dict() for s in (1, 1, 2))
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    assert not all(torch.equal(a[k], c[k]) for k in a)
+
+
+OWN = """
+import torch
+from torch import nn
+
+class Tiny(nn.Module):
+    def __init__(self, *, shape, width: int = 4):
+        super().__init__()
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(shape[0], width), nn.Tanh(), nn.Linear(width, 1))
+
+    def forward(self, x):
+        return self.net(x).squeeze(1)
+
+def small_logits(context, *, power: float = 2.0):
+    return context.real_logits.abs() ** power
+"""
+
+
+def test_own_term_and_network_need_no_change_to_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pushforward import runs
+
+    (tmp_path / "my_module_for_tests.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    config = parse(
+        override(
+            MINIMAL,
+            [
+                "data.name=ring-8",
+                "train.steps=3",
+                "train.log_every=1",
+                "model.discriminator={name='my_module_for_tests:Tiny', width=7}",
+                "model.terms=[{name='my_module_for_tests:small_logits', player='discriminator', weight=0.1, power=4}]",
+            ],
+        ),
+        "own",
+    )
+    out = runs.train(config, tmp_path / "run", quiet=True)
+    run = runs.load_run(out)
+    assert run.config.model["discriminator"] == {"name": "my_module_for_tests:Tiny", "width": 7}
+    assert '"discriminator/my_module_for_tests:small_logits"' in (out / "log.jsonl").read_text()
