@@ -10,10 +10,11 @@ which it needs, and a table shows "-" where a model has it not.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 from pushforward.randomness import Generator, SampleStream
@@ -50,6 +51,9 @@ class Phase:
         loss: batch -> named per-sample terms (B,).
         repeats: How often the phase moves in one step, each time on a fresh batch.
         weights: Factor of each term in the sum; 1 where absent.
+        fresh_batch: Each move draws a new batch; False: it sees that of the move before it.
+        variant: step -> which form the loss takes on it (which lazy terms are due): one compiled graph for each.
+        self_contained: False: the loss hands something to a later phase by a side effect, and so cannot be compiled.
         project: Called after each optimiser step (weight clipping and the like).
     """
 
@@ -58,7 +62,14 @@ class Phase:
     loss: Callable[[Batch], Terms]
     repeats: int = 1
     weights: Mapping[str, float] = field(default_factory=dict)
+    fresh_batch: bool = True
+    variant: Callable[[int], Hashable] = lambda step: None
+    self_contained: bool = True
     project: Callable[[], None] | None = None
+
+    def total(self, means: Mapping[str, Tensor]) -> Tensor:
+        """The number that the phase minimises: the means of its terms times their weights."""
+        return torch.stack([w * m for n, m in means.items() if (w := self.weights.get(n, 1.0)) != 0]).sum()
 
 
 class GenerativeModel(nn.Module, ABC):

@@ -51,10 +51,16 @@ class SampleStream:
     """
 
     def __init__(self, seed: int, index: Tensor) -> None:
-        self.seed = seed
         self.index = index
         self.cursor = 0
-        self._keys = _mix(index.to(torch.int64) * _GOLDEN + derive_seed(seed))
+        self.keys = _mix(index.to(torch.int64) * _GOLDEN + derive_seed(seed))
+
+    @classmethod
+    def from_keys(cls, keys: Tensor, index: Tensor) -> SampleStream:
+        """The fresh streams whose `keys` these are (for a traced graph, where the keys are an input)."""
+        stream = cls.__new__(cls)
+        stream.index, stream.cursor, stream.keys = index, 0, keys
+        return stream
 
     def __len__(self) -> int:
         return len(self.index)
@@ -63,7 +69,7 @@ class SampleStream:
         """`count` fresh 64-bit words a sample, (n, count)."""
         counter = torch.arange(self.cursor + 1, self.cursor + count + 1, device=self.index.device)
         self.cursor += count
-        return _mix(self._keys[:, None] + counter.mul_(_GOLDEN))
+        return _mix(self.keys[:, None] + counter.mul_(_GOLDEN))
 
     def uniform(self, shape: Sequence[int]) -> Tensor:
         """Float32 in (0, 1), `shape[0]` = number of samples."""

@@ -110,6 +110,10 @@ def train(config: RunConfig, out: Path, *, resume: bool = False, quiet: bool = F
                 data.images[spread(len(data), GRID)] if isinstance(data, ImageSet) else data.sample(POINTS),
                 out / "samples" / "real.png",
             )
+    if t.compile and trainer.step < t.steps:
+        verdict = trainer.compile()
+        if main and not quiet:
+            print(f"train {out.name}: {verdict}", file=sys.stderr)
     if t.tracker is not None:
         accelerator.init_trackers("pushforward", init_kwargs={})
     _loop(config, out, trainer, quiet=quiet or not main)

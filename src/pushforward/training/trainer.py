@@ -10,7 +10,7 @@ moments and the position, and a resumed run takes the same steps, bit for bit on
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,11 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from pushforward.data.batches import Batches
-from pushforward.errors import CheckpointError, TrainingError
+from pushforward.errors import CheckpointError, NotSupported, TrainingError
 from pushforward.model import Batch, GenerativeModel, Phase, Terms
 from pushforward.randomness import SampleStream, derive_seed
 from pushforward.training import checkpoint
+from pushforward.training.compiled import CompiledMove, PayBack
 from pushforward.training.ema import EMA
 from pushforward.training.memory import keep_freed_memory
 
@@ -93,7 +94,10 @@ class Trainer:
         if sorted(optimisers) != sorted(names):
             raise ValueError(f"optimisers are for {sorted(optimisers)}, the model's phases are {names}.")
         self.moves = {p.name: self.accelerator.prepare(_Move(p)) for p in self.phases}
-        self.optimisers = {n: self.accelerator.prepare(optimisers[n]) for n in names}
+        self.optimisers = dict(optimisers)  # no wrapper: bfloat16 needs no loss scaling, and fp16 is not offered
+        self._own = {p.name: list(p.module.parameters()) for p in self.phases}
+        self._compiled: dict[str, CompiledMove] = {}
+        self._batch: tuple[Tensor, Tensor | None] | None = None
         self.ema = EMA(model.averaged(), ema) if ema is not None else None
         self.metadata = dict(metadata or {})
         self.step = 0
@@ -108,9 +112,7 @@ class Trainer:
         """
         while self.step < until:
             start = time.perf_counter()
-            torch.manual_seed(
-                derive_seed(self.seed, self.step, self.accelerator.process_index)
-            )  # dropout, a user's own torch.rand
+            self._seed_global_generators()
             measure = bool(self.measure_every) and (self.step + 1) % self.measure_every == 0
             terms: dict[str, Tensor] = {}
             norms: dict[str, Tensor] = {}
@@ -129,23 +131,75 @@ class Trainer:
             self.seconds += time.perf_counter() - start
             yield StepReport(self.step, terms, norms, seconds)
 
+    def compile(self) -> PayBack:
+        """Compile each phase's loss and gradient from here on, and measure when that is earned back.
+
+        Raises:
+            NotSupported: several processes, or phases that hand things to one another.
+        """
+        if self.accelerator.num_processes > 1:
+            raise NotSupported("compilation is for a single process; leave train.compile off, or run one.")
+        if not all(p.self_contained for p in self.phases):
+            raise NotSupported(
+                "phases that share what they compute cannot be compiled one by one; turn model.share_fakes or train.compile off."
+            )
+        kept = {n: b.clone() for n, b in self.model.named_buffers()}
+        x, labels = self.batches.next()
+        self.batches.position -= 1
+        compiled = {p.name: CompiledMove(self.model, p) for p in self.phases}
+        spent = {"eager": 0.0, "compiled": 0.0}
+        for phase in self.phases:
+            batch = lambda: Batch(x, labels, 1, SampleStream(0, self.batches.rows))  # noqa: E731  1: lazy terms are rare
+            compiled[phase.name](batch())
+
+            def eager(phase: Phase = phase, batch: Callable[[], Batch] = batch) -> None:
+                means = {n: t.mean() for n, t in phase.loss(batch()).items()}
+                torch.autograd.grad(phase.total(means), self._own[phase.name])
+
+            def fast(phase: Phase = phase, batch: Callable[[], Batch] = batch) -> None:
+                compiled[phase.name](batch())
+
+            for name, move in (("eager", eager), ("compiled", fast)) * 5:
+                began = time.perf_counter()
+                move()
+                spent[name] += phase.repeats * (time.perf_counter() - began) / 5
+        with torch.no_grad():
+            for n, b in self.model.named_buffers():
+                b.copy_(kept[n])
+        self._compiled = compiled
+        return PayBack(sum(c.seconds for c in compiled.values()), spent["eager"], spent["compiled"])
+
+    def _seed_global_generators(self) -> None:
+        """Dropout and a user's own `torch.rand` draw from (seed, step, process) too, so that they resume.
+
+        `torch.manual_seed` would do, but records a stack trace for every kind of device that is not there.
+        """
+        seed = derive_seed(self.seed, self.step, self.accelerator.process_index)
+        torch.default_generator.manual_seed(seed)
+        if self.accelerator.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
+
     def _move(self, phase: Phase, repeat: int, measure: bool) -> tuple[dict[str, Tensor], Tensor | None]:
         """One move of one player: batch, loss, finite check, backward, optimiser, projection."""
-        x, labels = self.batches.next()
+        if phase.fresh_batch or self._batch is None:
+            self._batch = self.batches.next()
+        x, labels = self._batch
         stream = SampleStream(derive_seed(self.seed, self.step, phase.name, repeat), self.batches.rows)
-        terms = self.moves[phase.name](Batch(x, labels, self.step, stream))
-        means = {name: term.mean() for name, term in terms.items()}
-        total = sum(phase.weights.get(n, 1.0) * m for n, m in means.items() if phase.weights.get(n, 1.0) != 0)
-        means = {name: m.detach() for name, m in means.items()}
-        self._check(phase.name, means)
-        optimiser = self.optimisers[phase.name]
-        optimiser.zero_grad()
-        self.accelerator.backward(total)
-        norm = (
-            nn.utils.get_total_norm([p.grad for p in phase.module.parameters() if p.grad is not None])
-            if measure
-            else None
-        )
+        batch = Batch(x, labels, self.step, stream)
+        optimiser, own = self.optimisers[phase.name], self._own[phase.name]
+        if phase.name in self._compiled:
+            means, gradients = self._compiled[phase.name](batch)
+            self._check(phase.name, means)
+            for p, g in zip(own, gradients, strict=True):
+                p.grad = g
+        else:
+            means = {name: term.mean() for name, term in self.moves[phase.name](batch).items()}
+            self._check(phase.name, {name: m.detach() for name, m in means.items()})
+            for p in own:
+                p.grad = None
+            phase.total(means).backward()
+            means = {name: m.detach() for name, m in means.items()}
+        norm = nn.utils.get_total_norm([p.grad for p in own if p.grad is not None]) if measure else None
         optimiser.step()
         if phase.project is not None:
             phase.project()

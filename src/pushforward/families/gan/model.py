@@ -78,10 +78,20 @@ class GAN(GenerativeModel):
                 self.discriminator,
                 self.discriminator_loss,
                 repeats=self.discriminator_steps,
+                variant=lambda step: tuple(t.name for t in self._due("discriminator", step)),
+                self_contained=not self.share_fakes,
                 weights=self._weights("discriminator"),
                 project=self._clip_weights if self.weight_clip is not None else None,
             ),
-            Phase("generator", self.generator, self.generator_loss, weights=self._weights("generator")),
+            Phase(
+                "generator",
+                self.generator,
+                self.generator_loss,
+                weights=self._weights("generator"),
+                fresh_batch=False,
+                variant=lambda step: tuple(t.name for t in self._due("generator", step)),
+                self_contained=not self.share_fakes,
+            ),
         )
 
     def _weights(self, player: Player) -> dict[str, float]:
@@ -91,7 +101,7 @@ class GAN(GenerativeModel):
 
     def discriminator_loss(self, batch: Batch) -> Terms:
         """Terms of D's move."""
-        due = self._due("discriminator", batch)
+        due = self._due("discriminator", batch.step)
         context = Context(self, batch, "discriminator", needs=frozenset().union(*(t.needs for t in due)))
         real, fake = context.real_logits, context.fake_logits
         if self.share_fakes:
@@ -104,7 +114,7 @@ class GAN(GenerativeModel):
 
     def generator_loss(self, batch: Batch) -> Terms:
         """Terms of G's move; D's weights are constants in it."""
-        due = self._due("generator", batch)
+        due = self._due("generator", batch.step)
         handed, self._handed = self._handed, None
         context = Context(self, batch, "generator", fake=handed)
         with frozen(self.discriminator):
@@ -114,8 +124,8 @@ class GAN(GenerativeModel):
                 t.name: t.function(context, **t.options) for t in due
             }
 
-    def _due(self, player: Player, batch: Batch) -> list[Term]:
-        return [t for t in self.terms if t.player == player and batch.step % t.every == 0]
+    def _due(self, player: Player, step: int) -> list[Term]:
+        return [t for t in self.terms if t.player == player and step % t.every == 0]
 
     @torch.no_grad()
     def _clip_weights(self) -> None:

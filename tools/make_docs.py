@@ -1,0 +1,141 @@
+"""Regenerate docs/results.md from the JSON files in docs/results/, and docs/recipes.md from the recipes.
+
+python tools/make_docs.py
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pushforward.config import recipe_names, recipe_text
+from pushforward.report.tables import cell
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+def read(name: str) -> Any | None:
+    file = DOCS / "results" / f"{name}.json"
+    return json.loads(file.read_text()) if file.exists() else None
+
+
+def row(*cells: object) -> str:
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def quality() -> list[str]:
+    lines = ["## Quality against training time, full MNIST", ""]
+    for file in sorted((DOCS / "results").glob("quality-*.json")):
+        found = json.loads(file.read_text())
+        lines += [
+            f"`{found['recipe']}`, seed {found['seed']}, {found['threads']} threads, {found['n']:,} samples against the {found['n']:,} test images, digit encoder",
+            f"`{found['extractor_sha256'][:12]}`. Made by `python {found['command']}`.",
+            "",
+            row("", "step", "Frechet distance", "precision", "recall", "rarest and commonest class"),
+            row(*["---"] * 6),
+        ]
+        for at in found["at"]:
+            v = at["values"]
+            shares = [m["value"] for k, m in v.items() if k.startswith("class ") and k[6:].isdigit()]
+            lines.append(
+                row(
+                    f"{at['minutes']:g} min",
+                    f"{at['step']:,}",
+                    *(cell(v, k) for k in ("frechet", "precision", "recall")),
+                    f"{min(shares):.1%}, {max(shares):.1%}",
+                )
+            )
+        for rung, v in found["floor"].items():
+            lines.append(row(f"*{rung}*", "", *(cell(v, k) for k in ("frechet", "precision", "recall")), ""))
+        last = found["at"][-1]["minutes"]
+        lines += ["", f"![after {last:g} minutes](results/{file.stem}-{last:g}min.png)", ""]
+    return lines
+
+
+def throughput() -> list[str]:
+    found = read("throughput")
+    if found is None:
+        return []
+    lines = [
+        "## Training throughput",
+        "",
+        "Images/s of one full step at batch 64, the same networks, each measurement a process of its own, the usual script and ours in turn; medians.",
+        "The limit is the step's multiplications over the float32 GEMM rate measured in the same run. The peers are our re-creations of the published",
+        f"training steps (`benchmarks/throughput.py`). Made by `python {found['command']}`.",
+        "",
+        row(
+            "networks",
+            "usual script",
+            "with allocator thresholds raised",
+            "ours",
+            "ratio",
+            "goal",
+            "GEMM, GFLOP/s",
+            "limit",
+            "share",
+        ),
+        row(*["---"] * 9),
+    ]
+    for r in found["rows"]:
+        lines.append(
+            row(
+                r["case"],
+                f"{r['peer']:,.0f}",
+                f"{r['peer_malloc']:,.0f}",
+                f"{r['ours']:,.0f}",
+                f"{r['ratio']:.2f}",
+                r["goal"],
+                f"{r['gemm']:.0f}",
+                f"{r['limit']:,.0f}",
+                f"{r['share']:.0%}",
+            )
+        )
+    return [*lines, ""]
+
+
+def startup() -> list[str]:
+    found = read("startup")
+    if found is None:
+        return []
+    lines = [
+        "## Start-up",
+        "",
+        f"Medians of 9 processes. Made by `python {found['command']}`.",
+        "",
+        row("", "seconds"),
+        row("---", "---"),
+    ]
+    return [*lines, *(row(f"`{name}`", f"{s:.3f}") for name, s in found["median_seconds"].items()), ""]
+
+
+def recipes() -> str:
+    lines = [
+        "# Recipes",
+        "",
+        "Made by `make docs` from the recipes themselves.",
+        "",
+        row("recipe", "what it is", "quality", "cost"),
+        row(*["---"] * 4),
+    ]
+    for name in recipe_names():
+        table = tomllib.loads(recipe_text(name))
+        lines.append(row(f"`{name}`", table["about"], table["expect"]["quality"], table["expect"]["cost"]))
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    head = [
+        "# Results",
+        "",
+        "Every figure here was made by the command beside it; `make docs` writes this page from `docs/results/*.json`.",
+        "",
+    ]
+    (DOCS / "results.md").write_text("\n".join([*head, *quality(), *throughput(), *startup()]))
+    (DOCS / "recipes.md").write_text(recipes())
+    print("docs/results.md, docs/recipes.md")
+
+
+if __name__ == "__main__":
+    main()
