@@ -1,8 +1,46 @@
 """Arrays to numbers: pure functions with keyword-only `real=` and `fake=`, each giving `Measurement`s."""
 
 from pushforward.metrics.frechet import frechet_distance
+from pushforward.metrics.inception_score import inception_score
+from pushforward.metrics.kernel import kernel_distance
+from pushforward.metrics.likelihood import Likelihood, likelihood
 from pushforward.metrics.measurement import Measurement
 from pushforward.metrics.modes import class_entropy, class_histogram
-from pushforward.metrics.neighbours import PrecisionRecall, precision_recall
+from pushforward.metrics.neighbours import (
+    DensityCoverage,
+    Memorisation,
+    PrecisionRecall,
+    density_coverage,
+    memorisation,
+    nearest_distances,
+    prdc,
+    precision_recall,
+)
+from pushforward.metrics.outliers import aupr_in, aupr_out, auroc, fpr95_inliers_positive, fpr95_outliers_positive
+from pushforward.metrics.transport import sliced_wasserstein, wasserstein
 
-__all__ = ["Measurement", "PrecisionRecall", "class_entropy", "class_histogram", "frechet_distance", "precision_recall"]
+__all__ = [
+    "DensityCoverage",
+    "Likelihood",
+    "Measurement",
+    "Memorisation",
+    "PrecisionRecall",
+    "aupr_in",
+    "aupr_out",
+    "auroc",
+    "class_entropy",
+    "class_histogram",
+    "density_coverage",
+    "fpr95_inliers_positive",
+    "fpr95_outliers_positive",
+    "frechet_distance",
+    "inception_score",
+    "kernel_distance",
+    "likelihood",
+    "memorisation",
+    "nearest_distances",
+    "prdc",
+    "precision_recall",
+    "sliced_wasserstein",
+    "wasserstein",
+]

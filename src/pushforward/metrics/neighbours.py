@@ -1,4 +1,4 @@
-"""Metrics on nearest neighbours: is a fake near the data, is the data near a fake?
+"""Metrics on nearest neighbours: is a fake near the data, is the data near a fake, is a fake a copy?
 
 Distances are blocks of one float32 product of centred features; whatever a comparison leaves in doubt at that precision is decided
 anew in float64, so the answer is that of exact distances. Memory grows with n times the block, never with n squared.
@@ -7,16 +7,17 @@ anew in float64, so the answer is that of exact distances. Memory grows with n t
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pushforward.metrics.measurement import Measurement, as_pair
+from pushforward.metrics.measurement import Measurement, as_features, as_pair
 
 BLOCK = 1024
-_SPARE = 8  # candidates beyond k whose distances are computed exactly
+_SPARE = 4  # candidates beyond k whose distances are computed exactly
 
 
 class PrecisionRecall(NamedTuple):
@@ -26,66 +27,166 @@ class PrecisionRecall(NamedTuple):
     recall: Measurement
 
 
+class DensityCoverage(NamedTuple):
+    """Density: how many balls of the data hold a fake, over k. Coverage: data whose ball holds a fake."""
+
+    density: Measurement
+    coverage: Measurement
+
+
+class Memorisation(NamedTuple):
+    """Distance of fakes to the nearest training sample, and how often it is below that of test samples."""
+
+    nearest: Measurement
+    score: Measurement
+
+
 class _Points:
     """Features ready for blocks of squared distances."""
 
     def __init__(self, x: Tensor, centre: Tensor) -> None:
-        self.exact = x.double() - centre
-        self.x = self.exact.float()
+        self.exact = x
+        self.centre = centre
+        self.x = x.sub(centre).float() if x.dtype == torch.float32 else (x.double() - centre).float()
         self.norms = self.x.square().sum(dim=1)
 
     def __len__(self) -> int:
         return len(self.x)
 
+    def rows(self, index: Tensor) -> Tensor:
+        """Some rows in float64."""
+        return self.exact[index].double()
 
-def _block(a: _Points, rows: slice, b: _Points) -> Tensor:
-    """Squared distances of some rows of a to all of b, float32, with rounding errors up to `_doubt`."""
-    return torch.addmm(b.norms, a.x[rows], b.x.T, alpha=-2).add_(a.norms[rows, None])
+
+def _centred(*sets: Tensor) -> list[_Points]:
+    """All sets about one common point: the distance of far-off clouds keeps its digits."""
+    centre = torch.stack([s.double().mean(dim=0) for s in sets]).mean(dim=0)
+    return [_Points(s, centre.to(s.dtype)) for s in sets]
+
+
+def _block(a: _Points, rows: slice, b: _Points, columns: slice = slice(None)) -> Tensor:
+    """Squared distances of some rows of a to some of b, float32, with rounding errors up to `_doubt`."""
+    return torch.addmm(b.norms[columns], a.x[rows], b.x[columns].T, alpha=-2).add_(a.norms[rows, None])
 
 
 def _doubt(a: _Points, rows: slice, b: _Points) -> Tensor:
     """A bound on the error of `_block`, (rows, 1): norms carry it, since the distance is their difference."""
     eps = torch.finfo(torch.float32).eps
-    return 4 * eps * math.sqrt(a.x.shape[1]) * (a.norms[rows, None] + b.norms.max())
+    return (2 * eps * math.sqrt(a.x.shape[1]) + 8 * eps) * (a.norms[rows, None] + b.norms.max())
 
 
 def _exact(a: _Points, i: Tensor, b: _Points, j: Tensor) -> Tensor:
     """Squared distances of pairs in float64."""
-    return torch.cat(
-        [(a.exact[p] - b.exact[q]).square().sum(dim=-1) for p, q in zip(i.split(65536), j.split(65536), strict=True)]
+    size = max(1, 4_000_000 // a.x.shape[1])
+    parts = [(a.rows(p) - b.rows(q)).square().sum(dim=-1) for p, q in zip(i.split(size), j.split(size), strict=True)]
+    return torch.cat(parts) if parts else torch.empty(0, dtype=torch.float64)
+
+
+def _slices(n: int) -> list[slice]:
+    return [slice(start, min(start + BLOCK, n)) for start in range(0, n, BLOCK)]
+
+
+def _radii(x: _Points, ks: Sequence[int]) -> list[Tensor]:
+    """Squared distances of each point to its k-th nearest other points, exact, one (n,) for each k.
+
+    Itself is left out by index. Distances are symmetric: each block serves its rows and its columns.
+    """
+    n, wanted = len(x), min(max(ks) + _SPARE, len(x) - 1)
+    best = torch.full((n, wanted), math.inf)
+    near = torch.zeros(n, wanted, dtype=torch.int64)
+
+    def merge(rows: slice, distances: Tensor, first: int) -> None:
+        values, index = distances.topk(min(wanted, distances.shape[1]), dim=1, largest=False)
+        values, index = torch.cat([best[rows], values], dim=1), torch.cat([near[rows], index + first], dim=1)
+        best[rows], order = values.topk(wanted, dim=1, largest=False)
+        near[rows] = index.gather(1, order)
+
+    slices = _slices(n)
+    for i, rows in enumerate(slices):
+        for columns in slices[i:]:
+            distances = _block(x, rows, x, columns)
+            if rows == columns:
+                distances.fill_diagonal_(math.inf)
+                merge(rows, distances, columns.start)
+            else:
+                merge(rows, distances, columns.start)
+                merge(columns, distances.T, rows.start)
+    exact = torch.empty(n, wanted, dtype=torch.float64)
+    for rows in _slices(n):
+        index = torch.arange(rows.start, rows.stop)[:, None].expand(-1, wanted).flatten()
+        exact[rows] = _exact(x, index, x, near[rows].flatten()).reshape(-1, wanted)
+    exact = exact.sort(dim=1).values
+    return [exact[:, k - 1].clone() for k in ks]
+
+
+class _Hits(NamedTuple):
+    """How the fakes lie in the data's balls and the data in the fakes'."""
+
+    fake_inside: Tensor  # bool (m,): in some ball of the data, border included
+    real_inside: Tensor  # bool (n,): in some ball of the fakes, border included
+    fake_balls: Tensor  # int64 (m,): balls of the data that hold it, border excluded
+    real_covered: Tensor  # bool (n,): its ball holds a fake, border excluded
+
+
+def _hits(real: _Points, fake: _Points, k_border: int, k_open: int) -> _Hits:
+    """One pass over all pairs for all four metrics."""
+    closed, opened = _radii(real, [k_border, k_open])
+    (fake_closed,) = _radii(fake, [k_border])
+    n, m = len(real), len(fake)
+    hits = _Hits(
+        torch.zeros(m, dtype=torch.bool),
+        torch.zeros(n, dtype=torch.bool),
+        torch.zeros(m, dtype=torch.int64),
+        torch.zeros(n, dtype=torch.bool),
     )
+    closed32, opened32, fake32 = closed.float(), opened.float(), fake_closed.float()
+    for rows in _slices(m):
+        distances, doubt = _block(fake, rows, real), _doubt(fake, rows, real)
+
+        def decide(bounds32: Tensor, radii: Tensor, of_fakes: bool, strict: bool) -> Tensor:
+            """Whether each pair is within the radius; pairs in doubt are looked at in float64."""
+            excess = distances - bounds32  # noqa: B023  called within this turn
+            inside = excess < 0
+            i, j = (excess.abs_() <= doubt).nonzero(as_tuple=True)  # noqa: B023
+            if len(i):
+                exact = _exact(fake, i + rows.start, real, j)  # noqa: B023
+                limit = radii[i + rows.start] if of_fakes else radii[j]  # noqa: B023
+                inside[i, j] = exact < limit if strict else exact <= limit
+            return inside
+
+        hits.fake_inside[rows] = decide(closed32, closed, False, False).any(dim=1)
+        hits.real_inside.logical_or_(decide(fake32[rows, None], fake_closed, True, False).any(dim=0))
+        strictly = decide(opened32, opened, False, True)
+        hits.fake_balls[rows] = strictly.sum(dim=1)
+        hits.real_covered.logical_or_(strictly.any(dim=0))
+    return hits
 
 
-def _radii(x: _Points, k: int) -> Tensor:
-    """Squared distance of each point to its k-th nearest other point, exact, (n,). Itself is left out by index."""
-    out = torch.empty(len(x), dtype=torch.float64)
-    spare = min(k + _SPARE, len(x) - 1)
-    for start in range(0, len(x), BLOCK):
-        rows = slice(start, min(start + BLOCK, len(x)))
-        distances = _block(x, rows, x)
-        index = torch.arange(rows.start, rows.stop)
-        distances[torch.arange(len(index)), index] = math.inf
-        near = distances.topk(spare, largest=False).indices
-        exact = (x.exact[index, None] - x.exact[near]).square().sum(dim=2)
-        out[rows] = exact.sort(dim=1).values[:, k - 1]
-    return out
+def _share(hits: Tensor, n: int, m: int) -> Measurement:
+    p = float(hits.double().mean())
+    return Measurement(p, math.sqrt(p * (1 - p) / len(hits)), "binomial", n, m)
 
 
-def _inside_any(points: _Points, centres: _Points, radii: Tensor) -> Tensor:
-    """Whether each point lies in some ball around a centre, border included, bool (n,)."""
-    inside = torch.zeros(len(points), dtype=torch.bool)
-    bounds = radii.float()
-    for start in range(0, len(points), BLOCK):
-        rows = slice(start, min(start + BLOCK, len(points)))
-        excess = _block(points, rows, centres).sub_(bounds)
-        doubt = _doubt(points, rows, centres)
-        sure = (excess < -doubt).any(dim=1)
-        i, j = ((excess <= doubt) & ~sure[:, None]).nonzero(as_tuple=True)
-        if len(i):
-            holds = _exact(points, i + start, centres, j) <= radii[j]
-            sure[i[holds]] = True
-        inside[rows] = sure
-    return inside
+def prdc(
+    *,
+    real: Tensor | np.ndarray,
+    fake: Tensor | np.ndarray,
+    k_precision_recall: int = 3,
+    k_density_coverage: int = 5,
+) -> tuple[PrecisionRecall, DensityCoverage]:
+    """Precision, recall, density and coverage for the price of one pass; see `precision_recall`, `density_coverage`."""
+    for k in (k_precision_recall, k_density_coverage):
+        if k < 1:
+            raise ValueError(f"k must be at least 1; got {k}.")
+    x, y = as_pair(real, fake, minimum=max(k_precision_recall, k_density_coverage) + 1)
+    n, m = len(x), len(y)
+    hits = _hits(*_centred(x, y), k_precision_recall, k_density_coverage)
+    counts = hits.fake_balls.double() / k_density_coverage
+    density = Measurement(float(counts.mean()), float(counts.std()) / math.sqrt(m), "standard error of the mean", n, m)
+    return (
+        PrecisionRecall(_share(hits.fake_inside, n, m), _share(hits.real_inside, n, m)),
+        DensityCoverage(density, _share(hits.real_covered, n, m)),
+    )
 
 
 def precision_recall(*, real: Tensor | np.ndarray, fake: Tensor | np.ndarray, k: int = 3) -> PrecisionRecall:
@@ -113,14 +214,83 @@ def precision_recall(*, real: Tensor | np.ndarray, fake: Tensor | np.ndarray, k:
         >>> p.value, r.value  # every fake is near data; data 0..5 lie within 1 of a fake
         (1.0, 0.6)
     """
-    if k < 1:
-        raise ValueError(f"k must be at least 1; got {k}.")
-    x, y = as_pair(real, fake, minimum=k + 1)
-    centre = torch.cat([x.double().mean(dim=0, keepdim=True), y.double().mean(dim=0, keepdim=True)]).mean(dim=0)
-    a, b = _Points(x, centre), _Points(y, centre)
+    return prdc(real=real, fake=fake, k_precision_recall=k, k_density_coverage=k)[0]
 
-    def share(hits: Tensor) -> Measurement:
-        p = float(hits.double().mean())
-        return Measurement(p, math.sqrt(p * (1 - p) / len(hits)), "binomial", len(x), len(y))
 
-    return PrecisionRecall(share(_inside_any(b, a, _radii(a, k))), share(_inside_any(a, b, _radii(b, k))))
+def density_coverage(*, real: Tensor | np.ndarray, fake: Tensor | np.ndarray, k: int = 5) -> DensityCoverage:
+    """Density and coverage: robust relatives of precision and recall that ask the data's balls alone.
+
+    Density counts, for each fake, the balls of the data that hold it, over k: about 1 for perfect fakes, and it may exceed 1.
+    Coverage is the share of data whose ball holds a fake: about 1 - 2^-k for perfect fakes. A ball's border does not
+    belong to it (so duplicated data, whose balls have radius 0, are covered by nothing).
+
+    Args:
+        real: Features, (n, d), n > k.
+        fake: Features, (m, d), m > k.
+        k: Which neighbour sets the radius.
+
+    Returns:
+        Both; density with the standard error of its mean over fakes, coverage with the binomial one over data.
+
+    Raises:
+        ValueError: as `precision_recall`.
+
+    Reference: Naeem et al. 2020, equations 3 and 4, arXiv 2002.09797.
+
+    Example:
+        >>> x = torch.arange(10.0)[:, None]
+        >>> d, c = density_coverage(real=x, fake=x[:5] + 0.25, k=1)
+        >>> d.value, c.value  # each fake lies within 1 of two data points, which are 0..5
+        (2.0, 0.6)
+    """
+    return prdc(real=real, fake=fake, k_precision_recall=k, k_density_coverage=k)[1]
+
+
+def nearest_distances(*, queries: Tensor | np.ndarray, targets: Tensor | np.ndarray) -> tuple[Tensor, Tensor]:
+    """Distance of each query to its nearest target, and which one that is.
+
+    Args:
+        queries: Features, (n, d).
+        targets: Features, (m, d).
+
+    Returns:
+        Euclidean distances, float64 (n,), and indices, int64 (n,).
+    """
+    a, b = as_pair(queries, targets, minimum=1)
+    x, y = _centred(a, b)
+    kept = min(1 + _SPARE, len(y))
+    index = torch.cat([_block(x, rows, y).topk(kept, dim=1, largest=False).indices for rows in _slices(len(x))])
+    rows = torch.arange(len(x))[:, None].expand(-1, kept)
+    exact = _exact(x, rows.flatten(), y, index.flatten()).reshape(-1, kept)
+    best = exact.min(dim=1)
+    return best.values.sqrt(), index.gather(1, best.indices[:, None]).squeeze(1)
+
+
+def memorisation(*, train: Tensor | np.ndarray, test: Tensor | np.ndarray, fake: Tensor | np.ndarray) -> Memorisation:
+    """Are the fakes nearer to the training data than unseen data are?
+
+    The score is the probability that a fake lies nearer to its nearest training sample than a test sample does to its own
+    (the Mann-Whitney statistic): 1/2 for a model as far from its training data as fresh data, 1 for one that copies them.
+
+    Args:
+        train: Features of the training data, (n, d).
+        test: Features of unseen data, (m, d).
+        fake: Features of samples, (l, d).
+
+    Returns:
+        The mean distance, and the score with the standard error of a two-sample U-statistic.
+
+    Reference: Meehan, Chaudhuri, Dasgupta 2020, section 3, arXiv 2004.05675.
+    """
+    from pushforward.metrics.outliers import auroc
+
+    fakes = nearest_distances(queries=fake, targets=train)[0]
+    unseen = nearest_distances(queries=as_features(test, "test"), targets=train)[0]
+    mean = Measurement(
+        float(fakes.mean()),
+        float(fakes.std()) / math.sqrt(len(fakes)),
+        "standard error of the mean",
+        len(unseen),
+        len(fakes),
+    )
+    return Memorisation(mean, auroc(inliers=fakes, outliers=unseen))

@@ -89,9 +89,7 @@ class CompiledMove:
             gradients = torch.autograd.grad(self.phase.total(means), [swapped[n] for n in self._own])
             return torch.stack([m.detach() for m in means.values()]), [g.detach() for g in gradients]
 
-        graph = make_fx(
-            functionalize(move, remove="mutations_and_views"), tracing_mode="fake", _allow_non_fake_inputs=True
-        )(*inputs)
+        graph = make_fx(move, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
         return names, torch.compile(graph, fullgraph=True)
 
 
