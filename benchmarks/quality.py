@@ -19,7 +19,7 @@ from pushforward import runs
 from pushforward.build import build_model, build_optimisers, resolve
 from pushforward.config import load_recipe
 from pushforward.data.images import ImageSet, save_grid, to_bytes
-from pushforward.evaluation import measure, reference
+from pushforward.evaluation import Sides, measure, reference
 from pushforward.training.trainer import Trainer
 
 METRICS = ["frechet", "precision-recall", "classes"]
@@ -51,7 +51,9 @@ def main() -> None:
         "n": side.n,
         "extractor_sha256": side.by.sha256,
         "threads": torch.get_num_threads(),
-        "floor": {rung: plain(measure(side.real, f, METRICS)) for rung, f in side.floor.items()},
+        "floor": {
+            rung: plain(measure(Sides(side.real, f, side.floor["floor"]), METRICS)) for rung, f in side.floor.items()
+        },
         "at": [],
     }
     waiting = sorted(args.minutes)
@@ -62,7 +64,7 @@ def main() -> None:
         with trainer.ema.swapped_in():
             model.settle()
             x = to_bytes(runs.sample(model, side.n, seed=1))
-        values = plain(measure(side.real, side.by(x), METRICS))
+        values = plain(measure(Sides(side.real, side.by(x), side.floor["floor"]), METRICS))
         found["at"].append(
             {"minutes": minutes, "step": report.step, "images": report.step * config.train.batch_size, "values": values}
         )

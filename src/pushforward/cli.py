@@ -164,7 +164,9 @@ def evaluate(
     metrics: Annotated[
         str | None,
         typer.Option(
-            "--metrics", "-m", help="Comma-separated: frechet, precision-recall, classes; all that apply when absent."
+            "--metrics",
+            "-m",
+            help="Comma-separated: frechet, frechet-infinity, kid, precision-recall, density-coverage, classes, inception-score, sliced-wasserstein, memorisation.",
         ),
     ] = None,
     extractor: Annotated[
@@ -213,15 +215,14 @@ def print_table(found: dict[str, Any]) -> None:
 
     protocol = found["protocol"]
     title = f"{protocol['data']}: {protocol['n']} against the test images, extractor {protocol['extractor']} ({protocol['extractor_sha256'][:12]})"
-    table = Table("", *(name for name in SHOWN if name in found["floor"]["floor"]), title=title)
+    shown = [k for k in SHOWN if any(k in r["values"] for r in found["results"])]
+    table = Table("", *(SHOWN[k] for k in shown), title=title)
     for result in found["results"]:
-        table.add_row(result["name"], *(cell(result["values"], k) for k in SHOWN if k in found["floor"]["floor"]))
+        table.add_row(result["name"], *(cell(result["values"], k) for k in shown))
     table.add_section()
     for rung, values in found["floor"].items():
-        table.add_row(
-            f"[dim]{rung}[/dim]", *(f"[dim]{cell(values, k)}[/dim]" for k in SHOWN if k in found["floor"]["floor"])
-        )
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+        table.add_row(f"[dim]{rung}[/dim]", *(f"[dim]{cell(values, k)}[/dim]" for k in shown))
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
     for result in found["results"]:
         if "warning" in result:
             print(f"{result['name']}: {result['warning']}", file=sys.stderr)

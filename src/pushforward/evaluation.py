@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,22 @@ from pushforward.data.fetch import load, load_path
 from pushforward.data.images import ImageSet, to_bytes
 from pushforward.data.toy import Density
 from pushforward.errors import DataError, NotSupported, nearest
-from pushforward.metrics import Measurement, class_entropy, class_histogram, frechet_distance, precision_recall
+from pushforward.metrics import (
+    DensityCoverage,
+    Measurement,
+    PrecisionRecall,
+    class_entropy,
+    class_histogram,
+    frechet_distance,
+    frechet_infinity,
+    inception_score,
+    kernel_distance,
+    memorisation,
+    mode_count,
+    prdc,
+    reverse_kl,
+    sliced_wasserstein,
+)
 from pushforward.metrics.features import Extractor, Features, cached_features, extractor
 from pushforward.randomness import SampleStream, derive_seed
 from pushforward.runs import is_run, load_run, sample
@@ -33,34 +49,70 @@ Values = dict[str, Measurement]
 MAXIMUM = 10_000  # samples, unless more are asked for
 
 
-def _frechet(real: Features, fake: Features) -> Values:
-    return {"frechet": frechet_distance(real=real.features, fake=fake.features)}
+class Sides:
+    """What a metric is given: features of both sides, and of training data. What two metrics share is computed once."""
+
+    def __init__(self, real: Features, fake: Features, train: Features) -> None:
+        self.real, self.fake, self.train = real, fake, train
+
+    @cached_property
+    def prdc(self) -> tuple[PrecisionRecall, DensityCoverage]:
+        return prdc(real=self.real.features, fake=self.fake.features)
+
+    @property
+    def logits(self) -> Tensor:
+        if self.fake.logits is None:
+            raise NotSupported("class shares need an extractor that classifies (digits, inception).")
+        return self.fake.logits
 
 
-def _precision_recall(real: Features, fake: Features) -> Values:
-    p, r = precision_recall(real=real.features, fake=fake.features)
-    return {"precision": p, "recall": r}
+def _classes(s: Sides) -> Values:
+    shares = class_histogram(s.logits)
+    count = float(mode_count(s.logits))
+    modes = Measurement(count, math.nan, "none: a count", 0, len(s.logits))
+    rest = {"class entropy": class_entropy(s.logits), "reverse KL": reverse_kl(s.logits), "modes": modes}
+    return {f"class {i}": m for i, m in enumerate(shares)} | rest
 
 
-def _classes(real: Features, fake: Features) -> Values:
-    if fake.logits is None:
-        raise NotSupported("class shares need an extractor that classifies (digits).")
-    shares = class_histogram(fake.logits)
-    return {f"class {i}": m for i, m in enumerate(shares)} | {"class entropy": class_entropy(fake.logits)}
+def _memorisation(s: Sides) -> Values:
+    found = memorisation(train=s.train.features, test=s.real.features, fake=s.fake.features)
+    return {"nearest training distance": found.nearest, "memorisation": found.score}
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric of the command line: what it computes and what it needs."""
+    """A metric of the command line.
 
-    function: Callable[[Features, Features], Values]
+    Args:
+        function: What it computes.
+        needs_logits: It needs an extractor that classifies.
+        default: Computed when no metric is named.
+        of_floor: It says something of training images in the place of fakes.
+    """
+
+    function: Callable[[Sides], Values]
     needs_logits: bool = False
+    default: bool = True
+    of_floor: bool = True
 
 
 METRICS: dict[str, Metric] = {
-    "frechet": Metric(_frechet),
-    "precision-recall": Metric(_precision_recall),
+    "frechet": Metric(lambda s: {"frechet": frechet_distance(real=s.real.features, fake=s.fake.features)}),
+    "frechet-infinity": Metric(
+        lambda s: {"frechet infinity": frechet_infinity(real=s.real.features, fake=s.fake.features).limit},
+        default=False,
+    ),
+    "kid": Metric(lambda s: {"kid": kernel_distance(real=s.real.features, fake=s.fake.features)}),
+    "precision-recall": Metric(lambda s: {"precision": s.prdc[0].precision, "recall": s.prdc[0].recall}),
+    "density-coverage": Metric(lambda s: {"density": s.prdc[1].density, "coverage": s.prdc[1].coverage}),
     "classes": Metric(_classes, needs_logits=True),
+    "inception-score": Metric(
+        lambda s: {"inception score": inception_score(s.logits)}, needs_logits=True, default=False
+    ),
+    "sliced-wasserstein": Metric(
+        lambda s: {"sliced W2": sliced_wasserstein(real=s.real.features, fake=s.fake.features)}, default=False
+    ),
+    "memorisation": Metric(_memorisation, default=False, of_floor=False),
 }
 
 
@@ -148,17 +200,21 @@ def _ladder(data: ImageSet) -> dict[str, Tensor]:
     }
 
 
-def measure(real: Features, fake: Features, metrics: list[str]) -> Values:
+def measure(sides: Sides, metrics: Sequence[str]) -> Values:
     """The metrics asked for, in order.
 
     Raises:
         NotSupported: an unknown metric; the nearest is named.
+        DataError: a metric cannot be had from these features, with the reason.
     """
     values: Values = {}
     for name in metrics:
         if name not in METRICS:
             raise NotSupported(f"no metric is called {name!r}: {nearest(name, METRICS)}")
-        values |= METRICS[name].function(real, fake)
+        try:
+            values |= METRICS[name].function(sides)
+        except ValueError as error:
+            raise error if isinstance(error, DataError) else DataError(f"{name}: {error}") from error
     return values
 
 
@@ -189,7 +245,8 @@ def evaluate(
     """
     start = time.perf_counter()
     side = reference(data, n=n, by=by, path=path)
-    chosen = metrics or [m for m, entry in METRICS.items() if side.real.logits is not None or not entry.needs_logits]
+    has_logits = side.real.logits is not None
+    chosen = metrics or [m for m, e in METRICS.items() if e.default and (has_logits or not e.needs_logits)]
     protocol = {
         "data": side.name,
         "against": "test",
@@ -200,7 +257,9 @@ def evaluate(
         "metrics": chosen,
         "pushforward": __version__,
     }
-    floor = {rung: _plain(measure(side.real, features, chosen)) for rung, features in side.floor.items()}
+    train = side.floor["floor"]
+    of_floor = [m for m in chosen if m not in METRICS or METRICS[m].of_floor]
+    floor = {rung: _plain(measure(Sides(side.real, f, train), of_floor)) for rung, f in side.floor.items()}
     results = []
     for target in targets:
         began = time.perf_counter()
@@ -209,7 +268,7 @@ def evaluate(
             judged.about["warning"] = (
                 f"{len(judged.x)} images against {side.n}: a Frechet distance of fewer images is larger for that alone; compare equal numbers."
             )
-        values = measure(side.real, side.by(judged.x), chosen)
+        values = measure(Sides(side.real, side.by(judged.x), train), chosen)
         result = {
             "name": judged.name,
             "n_fake": len(judged.x),

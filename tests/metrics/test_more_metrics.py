@@ -14,11 +14,15 @@ from pushforward.metrics import (
     density_coverage,
     fpr95_inliers_positive,
     fpr95_outliers_positive,
+    frechet_distance,
+    frechet_infinity,
     inception_score,
     kernel_distance,
     likelihood,
     memorisation,
+    mode_count,
     nearest_distances,
+    reverse_kl,
     sliced_wasserstein,
     wasserstein,
 )
@@ -222,3 +226,45 @@ def test_likelihood_by_hand_and_never_drops() -> None:
     assert found.bits_per_dim.value == pytest.approx(3 / (3 * math.log(2)))
     with pytest.raises(ValueError, match="1 of 2 log-likelihoods are not finite"):
         likelihood(torch.tensor([-2.0, math.nan]), dimensions=3, kind="exact")
+
+
+# --- modes, extrapolation -------------------------------------------------------------------------------------
+
+
+def test_reverse_kl_against_scipy_and_repetition() -> None:
+    g = torch.Generator().manual_seed(0)
+    q, p = torch.tensor([0.5, 0.3, 0.2]), np.array([0.2, 0.3, 0.5])
+    found = [
+        reverse_kl(torch.eye(3)[torch.multinomial(q, 800, replacement=True, generator=g)], reference=p)
+        for _ in range(300)
+    ]
+    assert np.mean([m.value for m in found]) == pytest.approx(stats.entropy(q.numpy(), p), abs=0.01)
+    assert np.mean([m.stderr for m in found]) == pytest.approx(np.std([m.value for m in found]), rel=4 / math.sqrt(600))
+
+
+def test_reverse_kl_refuses_what_is_infinite() -> None:
+    with pytest.raises(ValueError, match="infinite"):
+        reverse_kl(torch.eye(2), reference=np.array([1.0, 0.0]))
+
+
+def test_mode_count_with_a_minimum() -> None:
+    logits = torch.eye(5)[torch.tensor([0] * 10 + [1] * 3 + [2])]
+    assert [mode_count(logits, minimum=m) for m in (1, 2, 5)] == [3, 2, 1]
+
+
+def test_frechet_infinity_has_lost_the_bias() -> None:
+    """N(0, I) against N(0.1, 1.1^2 I) in 16 dimensions: 16 (0.1^2 + 0.1^2) = 0.32 in the limit."""
+    limits, plain = [], []
+    for s in range(20):
+        x, y = gaussian(2000, 16, 2 * s), gaussian(2000, 16, 2 * s + 1, mean=0.1, sd=1.1)
+        limits.append(frechet_infinity(real=x, fake=y).limit)
+        plain.append(frechet_distance(real=x, fake=y).value)
+    values = np.array([m.value for m in limits])
+    assert values.mean() == pytest.approx(0.32, abs=4 * values.std() / math.sqrt(20))
+    assert np.mean(plain) > 0.32 + 4 * np.std(plain) / math.sqrt(20)
+    assert np.mean([m.stderr for m in limits]) == pytest.approx(values.std(), rel=0.5)
+
+
+def test_frechet_infinity_needs_enough_samples() -> None:
+    with pytest.raises(ValueError, match="at least 512"):
+        frechet_infinity(real=gaussian(500, 64, 0), fake=gaussian(500, 64, 1))

@@ -1,11 +1,11 @@
 """Arrays to numbers: pure functions with keyword-only `real=` and `fake=`, each giving `Measurement`s."""
 
-from pushforward.metrics.frechet import frechet_distance
+from pushforward.metrics.frechet import Extrapolation, frechet_distance, frechet_infinity
 from pushforward.metrics.inception_score import inception_score
 from pushforward.metrics.kernel import kernel_distance
 from pushforward.metrics.likelihood import Likelihood, likelihood
 from pushforward.metrics.measurement import Measurement
-from pushforward.metrics.modes import class_entropy, class_histogram
+from pushforward.metrics.modes import class_entropy, class_histogram, mode_count, reverse_kl
 from pushforward.metrics.neighbours import (
     DensityCoverage,
     Memorisation,
@@ -21,6 +21,7 @@ from pushforward.metrics.transport import sliced_wasserstein, wasserstein
 
 __all__ = [
     "DensityCoverage",
+    "Extrapolation",
     "Likelihood",
     "Measurement",
     "Memorisation",
@@ -34,13 +35,16 @@ __all__ = [
     "fpr95_inliers_positive",
     "fpr95_outliers_positive",
     "frechet_distance",
+    "frechet_infinity",
     "inception_score",
     "kernel_distance",
     "likelihood",
     "memorisation",
+    "mode_count",
     "nearest_distances",
     "prdc",
     "precision_recall",
+    "reverse_kl",
     "sliced_wasserstein",
     "wasserstein",
 ]

@@ -42,3 +42,45 @@ def class_entropy(logits: Tensor | np.ndarray) -> Measurement:
     entropy = float((shares * surprise).sum())
     variance = max(float((shares * surprise.square()).sum()) - entropy**2, 0.0)
     return Measurement(entropy, math.sqrt(variance / n), "delta method", 0, n)
+
+
+def mode_count(logits: Tensor | np.ndarray, *, minimum: int = 1) -> int:
+    """How many classes have at least `minimum` samples.
+
+    Example:
+        >>> mode_count(torch.eye(4)[[0, 0, 2]])
+        2
+    """
+    x = as_features(logits, "logits", minimum=1)
+    return int((torch.bincount(x.argmax(dim=1), minlength=x.shape[1]) >= minimum).sum())
+
+
+def reverse_kl(logits: Tensor | np.ndarray, *, reference: Tensor | np.ndarray | None = None) -> Measurement:
+    """KL(fake || real) between class shares, in nats: what the bench of mode collapse reports beside the count.
+
+    Args:
+        logits: Of the fakes, (n, classes).
+        reference: Shares of the real classes, (classes,), all above 0 where the fakes have any; uniform when absent.
+
+    Returns:
+        The divergence with the delta method's standard error.
+
+    Raises:
+        ValueError: fakes in a class that the reference says never comes.
+
+    Reference: Metz et al. 2017, section 3.3.1, arXiv 1611.02163.
+
+    Example:
+        >>> round(reverse_kl(torch.eye(2)[[0, 0]]).value, 4)  # all in one of two classes: log 2
+        0.6931
+    """
+    q = torch.tensor([m.value for m in class_histogram(logits)], dtype=torch.float64)
+    p = torch.full_like(q, 1 / len(q)) if reference is None else torch.as_tensor(reference, dtype=torch.float64)
+    if p.shape != q.shape or (p < 0).any() or abs(float(p.sum()) - 1) > 1e-6:
+        raise ValueError(f"reference must be {len(q)} shares that sum to 1.")
+    if ((p == 0) & (q > 0)).any():
+        raise ValueError("some fakes are of a class that the reference has not: the divergence is infinite.")
+    ratio = torch.where(q > 0, (q.clamp(min=1e-300) / p.clamp(min=1e-300)).log(), 0.0)
+    value = float((q * ratio).sum())
+    variance = max(float((q * ratio.square()).sum()) - value**2, 0.0)
+    return Measurement(value, math.sqrt(variance / len(logits)), "delta method", 0, len(logits))

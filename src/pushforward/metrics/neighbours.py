@@ -180,7 +180,8 @@ def prdc(
             raise ValueError(f"k must be at least 1; got {k}.")
     x, y = as_pair(real, fake, minimum=max(k_precision_recall, k_density_coverage) + 1)
     n, m = len(x), len(y)
-    hits = _hits(*_centred(x, y), k_precision_recall, k_density_coverage)
+    a, b = _centred(x, y)
+    hits = _hits(a, b, k_precision_recall, k_density_coverage)
     counts = hits.fake_balls.double() / k_density_coverage
     density = Measurement(float(counts.mean()), float(counts.std()) / math.sqrt(m), "standard error of the mean", n, m)
     return (

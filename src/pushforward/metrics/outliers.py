@@ -6,6 +6,7 @@ Which class is the positive one changes a number's meaning; so every name says i
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -71,7 +72,9 @@ def _fpr_at_tpr(positive: Tensor, negative: Tensor, tpr: float = 0.95) -> float:
     return float((negative >= threshold).double().mean())
 
 
-def _bootstrap(statistic, a: Tensor, b: Tensor, repeats: int, seed: int) -> Measurement:
+def _bootstrap(
+    statistic: Callable[[Tensor, Tensor], float], a: Tensor, b: Tensor, repeats: int, seed: int
+) -> Measurement:
     g = torch.Generator().manual_seed(seed)
     draws = [
         statistic(a[torch.randint(len(a), (len(a),), generator=g)], b[torch.randint(len(b), (len(b),), generator=g)])

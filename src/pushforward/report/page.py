@@ -97,7 +97,7 @@ def write_report(folders: list[Path], out: Path) -> None:
         judged=judged,
         protocol=judged[0]["protocol"] if judged else None,
         floor=judged[0]["floor"] if judged else {},
-        columns=[(k, h) for k, h in SHOWN.items() if judged and k in judged[0]["floor"]["floor"]],
+        columns=[(k, h) for k, h in SHOWN.items() if any(k in r["values"] for r in judged)],
         real=_picture(real) if real.exists() else None,
         curves=figures.curves({s.name: s.log for s in shown}),
         quality=figures.quality(judged, judged[0]["floor"]) if judged else None,

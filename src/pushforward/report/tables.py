@@ -7,11 +7,18 @@ from typing import Any
 
 SHOWN = {
     "frechet": "Frechet distance",
+    "frechet infinity": "Frechet, n → ∞",
+    "kid": "KID",
     "precision": "precision",
     "recall": "recall",
+    "density": "density",
+    "coverage": "coverage",
+    "inception score": "inception score",
+    "sliced W2": "sliced W2",
+    "memorisation": "memorisation",
     "class entropy": "class entropy (nats)",
 }
-"""Columns of a result table, key -> heading. Lower is better for the first, higher for the rest."""
+"""Columns of a result table, key -> heading, in this order; those that were measured are shown."""
 
 
 def cell(values: dict[str, Any], key: str) -> str:
