@@ -42,6 +42,12 @@ Seed = Annotated[int, typer.Option(help="Seed of the samples.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 
 
+def _complete_recipe(incomplete: str) -> list[str]:
+    from pushforward.config import recipe_names
+
+    return [name for name in recipe_names() if name.startswith(incomplete)]
+
+
 def _version(value: bool) -> None:
     if value:
         print(f"pushforward {__version__}")
@@ -64,7 +70,12 @@ def _main(
 `pushforward train my_recipe.toml --data my_images/ --set data.size=32 --out runs/mine --resume`"""
 )
 def train(
-    recipe: Annotated[str, typer.Argument(help="A recipe's name (`pushforward recipes`) or the path of a TOML file.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            autocompletion=_complete_recipe, help="A recipe's name (`pushforward recipes`) or the path of a TOML file."
+        ),
+    ],
     settings: Settings = None,
     data: Data = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The run's folder; runs/RECIPE when absent.")] = None,
@@ -271,7 +282,7 @@ def list_recipes() -> None:
 
 @recipes_app.command("show", epilog="Example:\n\n`pushforward recipes show gan/lsgan --all`")
 def show_recipe(
-    name: Annotated[str, typer.Argument(help="A recipe.")],
+    name: Annotated[str, typer.Argument(autocompletion=_complete_recipe, help="A recipe.")],
     everything: Annotated[bool, typer.Option("--all", help="With every default filled in.")] = False,
 ) -> None:
     """Print a recipe's TOML."""
@@ -287,7 +298,7 @@ def show_recipe(
 
 @recipes_app.command("copy", epilog="Example:\n\n`pushforward recipes copy gan/lsgan mine.toml`")
 def copy_recipe(
-    name: Annotated[str, typer.Argument(help="A recipe.")],
+    name: Annotated[str, typer.Argument(autocompletion=_complete_recipe, help="A recipe.")],
     target: Annotated[Path, typer.Argument(help="The new file, ending in .toml.")],
 ) -> None:
     """Copy a recipe to a file of your own, to change it and train it by its path."""

@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from oracles import gaussian_frechet
 
-from pushforward.metrics import class_entropy, class_histogram, frechet_distance, precision_recall
+from pushforward.metrics import (
+    class_entropy,
+    class_histogram,
+    frechet_distance,
+    kernel_distance,
+    prdc,
+    precision_recall,
+)
 from pushforward.metrics.measurement import as_features
 
 
@@ -190,14 +197,14 @@ def test_bad_features_are_refused_in_words(metric, bad: torch.Tensor, match: str
 )
 @settings(max_examples=200, deadline=None)
 def test_any_array_gives_an_answer_or_a_clear_error(x: np.ndarray) -> None:
-    for metric in (frechet_distance, precision_recall):
+    for metric in (frechet_distance, precision_recall, kernel_distance, prdc):
         try:
             found = metric(real=x, fake=x[::-1])
         except (ValueError, ArithmeticError) as error:
             assert len(str(error)) > 10
             continue
-        values = found if isinstance(found, tuple) else (found,)
-        assert all(np.isfinite(m.value) and m.value >= 0 for m in values)
+        values = (found,) if hasattr(found, "value") else sum(found, ()) if metric is prdc else found
+        assert all(np.isfinite(m.value) and (m.value >= 0 or metric is kernel_distance) for m in values)
 
 
 def test_numpy_and_strided_input() -> None:

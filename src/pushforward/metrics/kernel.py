@@ -67,6 +67,8 @@ def kernel_distance(*, real: Tensor | np.ndarray, fake: Tensor | np.ndarray) -> 
         return xx / (kept_x * (kept_x - 1)) + yy / (kept_y * (kept_y - 1)) - 2 * xy / (kept_x * kept_y)
 
     value = estimate(n, m, float(sxx.sum()), float(syy.sum()), float(sxy.sum()))
+    if not math.isfinite(value):
+        raise ValueError("the cubic kernel overflows on features this large; scale both sides by one factor.")
     without = []
     for g in range(count):
         kept_x, kept_y = n - (gx[g].stop - gx[g].start), m - (gy[g].stop - gy[g].start)

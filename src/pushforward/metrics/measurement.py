@@ -9,6 +9,10 @@ import torch
 from torch import Tensor
 
 
+LARGEST = 1e15
+"""Features beyond this size are refused: squares and cubes of them overflow."""
+
+
 @dataclass(frozen=True)
 class Measurement:
     """A measured value.
@@ -51,6 +55,11 @@ def as_features(x: Tensor | np.ndarray, name: str, *, minimum: int = 2) -> Tenso
     if not finite.all():
         raise ValueError(
             f"{name}: {int((~finite).sum())} of {len(x)} rows are not finite (the first is row {int((~finite).nonzero()[0])})."
+        )
+    largest = float(x.abs().max())
+    if largest > LARGEST:
+        raise ValueError(
+            f"{name} has values up to {largest:.1g}; beyond {LARGEST:.0e} their squares lose all meaning. Scale them."
         )
     return x
 
