@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-
 LARGEST = 1e15
 """Features beyond this size are refused: squares and cubes of them overflow."""
 
