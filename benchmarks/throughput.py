@@ -170,7 +170,7 @@ def peer_steps(case: str, images: Tensor) -> Iterator[int]:
 # --- ours: the same networks through the trainer --------------------------------------------------------------
 
 
-def our_steps(case: str, images: Tensor, *, share: bool) -> Iterator[int]:
+def our_steps(case: str, images: Tensor, *, share: bool, compiled: bool = False) -> Iterator[int]:
     from pushforward.data.batches import ImageBatches
     from pushforward.data.images import ImageSet
     from pushforward.families.gan import losses, terms
@@ -203,6 +203,8 @@ def our_steps(case: str, images: Tensor, *, share: bool) -> Iterator[int]:
     )
     batches = ImageBatches(ImageSet(images), batch_size=BATCH, seed=0, channels_last="dcgan" in case)
     trainer = Trainer(model, batches, {"generator": adam(g.parameters()), "discriminator": adam(d.parameters())})
+    if compiled:
+        print(trainer.compile())
     for _ in trainer.steps(10**9):
         yield BATCH * (5 if wgan else 1)
 
@@ -218,7 +220,12 @@ def measure(case: str, who: str, seconds: float) -> float:
 
         assert keep_freed_memory()
     # The upsampling script makes fakes once a step, used by both players: so do we, by `share_fakes`.
-    steps = peer_steps(case, images) if who.startswith("peer") else our_steps(case, images, share=case != "mlp-wgan-gp")
+    # A compiled move hands nothing on, so there they are made twice.
+    compiled = who == "ours-compiled"
+    share = case != "mlp-wgan-gp" and not compiled
+    steps = (
+        peer_steps(case, images) if who.startswith("peer") else our_steps(case, images, share=share, compiled=compiled)
+    )
     for _ in range(15):
         next(steps)
     count, start = 0, time.perf_counter()
@@ -253,7 +260,7 @@ def flop_per_image(case: str) -> float:
     with FlopCounterMode(display=False) as counter:
         fake = g(torch.randn(BATCH, 100))
         if case == "mlp-wgan-gp":
-            between = fake.detach().requires_grad_()
+            between = fake.detach().requires_grad_() * 1  # the counter cannot follow a gradient to a leaf
             (slope,) = torch.autograd.grad(d(between).sum(), between, create_graph=True)
             torch.autograd.backward(d(x).sum() + d(fake.detach()).sum() + slope.square().sum())
             critic = counter.get_total_flops()
@@ -279,11 +286,13 @@ def main() -> None:
         return
     rows = []
     for case in args.cases:
-        found: dict[str, list[float]] = {"peer": [], "peer-malloc": [], "ours": []}
+        found: dict[str, list[float]] = {"peer": [], "peer-malloc": [], "ours": [], "ours-compiled": []}
         rates = []
-        for _ in range(args.rounds):
+        for turn in range(args.rounds):
             rates.append(gemm_rate())
             for who, values in found.items():
+                if who == "ours-compiled" and turn > 0:
+                    continue  # compiling takes longer than measuring: once is enough
                 done = subprocess.run(
                     [sys.executable, __file__, "--one", case, who, "--seconds", str(args.seconds)],
                     capture_output=True,
@@ -291,7 +300,7 @@ def main() -> None:
                     check=True,
                 )
                 values.append(float(done.stdout.split()[-1]))
-        peer, tuned, ours = (statistics.median(v) for v in found.values())
+        peer, tuned, ours, compiled = (statistics.median(v) for v in found.values())
         ratio = statistics.median([b / a for a, b in zip(found["peer"], found["ours"], strict=True)])
         limit = statistics.median(rates) * 1e9 / flop_per_image(case)
         rows.append(
@@ -300,6 +309,7 @@ def main() -> None:
                 "peer": peer,
                 "peer_malloc": tuned,
                 "ours": ours,
+                "ours_compiled": compiled,
                 "ratio": ratio,
                 "goal": CASES[case][2],
                 "gemm": statistics.median(rates),
@@ -309,7 +319,7 @@ def main() -> None:
             }
         )
         print(
-            f"{case:18} peer {peer:7.0f}  with malloc {tuned:7.0f}  ours {ours:7.0f} images/s  ratio {ratio:.2f} (goal {CASES[case][2]})  limit {limit:7.0f}, share {ours / limit:.0%}",
+            f"{case:18} peer {peer:7.0f}  with malloc {tuned:7.0f}  ours {ours:7.0f}, compiled {compiled:7.0f} images/s  ratio {ratio:.2f} (goal {CASES[case][2]})  limit {limit:7.0f}, share {ours / limit:.0%}",
             flush=True,
         )
     if args.json:

@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-RECIPES = {"vanilla": 2000, "lsgan": 2000, "dcgan": 1000}  # training steps
+RECIPES = {"vanilla": 1600, "lsgan": 1600, "dcgan": 800}  # training steps
 
 
 def pushforward(*words: object) -> None:

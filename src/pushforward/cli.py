@@ -181,7 +181,11 @@ def evaluate(
         ),
     ] = None,
     extractor: Annotated[
-        str | None, typer.Option("--extractor", help="digits, pixels or points; the one that fits when absent.")
+        str | None,
+        typer.Option(
+            "--extractor",
+            help="digits, pixels, random-vgg, inception, inception-clean or points; the one that fits when absent.",
+        ),
     ] = None,
     seed: Seed = 0,
     json_out: Annotated[Path | None, typer.Option("--json", help="Write everything to this file too.")] = None,

@@ -6,23 +6,30 @@ An extractor is known by the hash of its weights: figures of different hashes ar
 from __future__ import annotations
 
 import hashlib
+import io
+import math
 import os
+import pickle
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import Tensor
+from torch import Tensor, nn
 
-from pushforward.data.fetch import cache_root
+from pushforward.data.fetch import cache_root, download
 from pushforward.data.images import to_model
-from pushforward.errors import NotSupported, nearest
+from pushforward.errors import DataError, NotSupported, nearest
 from pushforward.metrics.digits import DigitEncoder
+from pushforward.metrics.inception import InceptionV3
 from pushforward.networks.blocks import prefer_channels_last
+from pushforward.randomness import SampleStream, derive_seed
 
 
 @dataclass(frozen=True)
@@ -93,7 +100,127 @@ class Points(Extractor):
         return Features(images.flatten(1))
 
 
-EXTRACTORS: dict[str, type[Extractor]] = {"digits": Digits, "pixels": Pixels, "points": Points}
+class RandomVGG(Extractor):
+    """VGG-16's convolutions with random weights that never change: for images that no trained network fits.
+
+    Images are resized to 32x32 (antialiased bilinear) and grey ones repeated to three channels; the 512 features are the last
+    convolution's, averaged. Weights are He-normal, drawn by this library's own generator: the same on every machine.
+
+    Reference: Naeem et al. 2020, section 3.3, arXiv 2002.09797 (random embeddings); Simonyan and Zisserman 2014 (layers).
+    """
+
+    name = "random-vgg"
+    LAYERS = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512)
+
+    def __init__(self) -> None:
+        layers: list[nn.Module] = []
+        width, digest = 3, hashlib.sha256(b"pushforward random-vgg: 32x32, antialiased bilinear")
+        for k, wide in enumerate(self.LAYERS):
+            if wide == 0:
+                layers.append(nn.MaxPool2d(2))
+                continue
+            conv = nn.Conv2d(width, wide, 3, padding=1)
+            weight = SampleStream(derive_seed("random-vgg", k), torch.arange(wide)).normal((wide, width, 3, 3))
+            conv.weight = nn.Parameter(weight * math.sqrt(2 / (9 * width)))
+            nn.init.zeros_(conv.bias)
+            digest.update(conv.weight.detach().numpy().tobytes())
+            layers += [conv, nn.ReLU(inplace=True)]
+            width = wide
+        self.sha256 = digest.hexdigest()
+        self.net = nn.Sequential(*layers).eval()
+        prefer_channels_last(self.net)
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Features:
+        def part(x: Tensor) -> Tensor:
+            y = to_model(x)
+            if y.shape[-2:] != (32, 32):
+                y = F.interpolate(y, size=(32, 32), mode="bilinear", antialias=True, align_corners=False)
+            return self.net(y.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)).mean(dim=(2, 3))
+
+        return Features(torch.cat([part(x) for x in images.split(self.batch_size)]))
+
+
+class Inception(Extractor):
+    """The Inception network of the Frechet inception distance: 2048 features and 1008 logits of any images.
+
+    Grey images are repeated to three channels. `inception` resizes as TensorFlow 1 did ("tf1-bilinear"), as the published figures do;
+    `inception-clean` resizes with an antialiased bicubic filter, as clean-fid does ("pil-bicubic").
+
+    Raises:
+        DataError: the weights are neither in the cache nor to be downloaded, or are not the published ones.
+    """
+
+    URL = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth"
+    SHA256_PREFIX = "6726825d"  # what its name promises; the whole hash is written into every result
+    batch_size = 50
+
+    def __init__(self, resize: str) -> None:
+        self.name = "inception" if resize == "tf1-bilinear" else "inception-clean"
+        folder = cache_root() / "weights"
+        file = folder / self.URL.rsplit("/", 1)[1]
+        if not file.exists():
+            download(folder, file.name, (self.URL,))
+        raw = file.read_bytes()
+        digest = hashlib.sha256(raw).hexdigest()
+        if not digest.startswith(self.SHA256_PREFIX):
+            raise DataError(
+                f"{file} is not the published network: its SHA-256 begins with {digest[:8]}, not {self.SHA256_PREFIX}. Remove it."
+            )
+        self.net = InceptionV3().eval()
+        try:
+            state = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
+            self.net.load_state_dict(state, strict=True)
+        except (RuntimeError, pickle.UnpicklingError, AttributeError) as error:
+            raise DataError(f"{file} does not hold the network's weights ({error}). Remove it.") from error
+        prefer_channels_last(self.net)
+        self.resize = RESIZES[resize]
+        self.sha256 = hashlib.sha256(f"{digest} {resize}".encode()).hexdigest()
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Features:
+        features, logits = [], []
+        for x in images.split(self.batch_size):
+            y = self.resize(x.expand(-1, 3, -1, -1).float(), 299).sub_(128).div_(128)
+            f, g = self.net(y.contiguous(memory_format=torch.channels_last))
+            features.append(f)
+            logits.append(g)
+        return Features(torch.cat(features), torch.cat(logits))
+
+
+def resize_tf1_bilinear(x: Tensor, size: int) -> Tensor:
+    """TensorFlow 1's bilinear resize: output pixel i reads input position i * side / size, without antialiasing."""
+
+    def along(y: Tensor, dim: int) -> Tensor:
+        side = y.shape[dim]
+        position = torch.arange(size, dtype=torch.float32) * (side / size)
+        low = position.floor().long().clamp_(max=side - 1)
+        high = (low + 1).clamp_(max=side - 1)
+        shape = [1] * y.ndim
+        shape[dim] = size
+        return torch.lerp(y.index_select(dim, low), y.index_select(dim, high), (position - low).reshape(shape))
+
+    return along(along(x, 2), 3)
+
+
+def resize_pil_bicubic(x: Tensor, size: int) -> Tensor:
+    """Pillow's bicubic resize of float images, antialiased when it shrinks; the result is clipped to 0..255."""
+    return F.interpolate(x, size=(size, size), mode="bicubic", antialias=True, align_corners=False).clamp_(0, 255)
+
+
+RESIZES: dict[str, Callable[[Tensor, int], Tensor]] = {
+    "tf1-bilinear": resize_tf1_bilinear,
+    "pil-bicubic": resize_pil_bicubic,
+}
+
+EXTRACTORS: dict[str, Callable[[], Extractor]] = {
+    "digits": Digits,
+    "pixels": Pixels,
+    "points": Points,
+    "random-vgg": RandomVGG,
+    "inception": lambda: Inception("tf1-bilinear"),
+    "inception-clean": lambda: Inception("pil-bicubic"),
+}
 
 
 @lru_cache(maxsize=4)
