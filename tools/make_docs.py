@@ -70,13 +70,14 @@ def throughput() -> list[str]:
             "usual script",
             "with allocator thresholds raised",
             "ours",
+            "ours, compiled (one round)",
             "ratio",
             "goal",
             "GEMM, GFLOP/s",
             "limit",
             "share",
         ),
-        row(*["---"] * 9),
+        row(*["---"] * 10),
     ]
     for r in found["rows"]:
         lines.append(
@@ -85,6 +86,7 @@ def throughput() -> list[str]:
                 f"{r['peer']:,.0f}",
                 f"{r['peer_malloc']:,.0f}",
                 f"{r['ours']:,.0f}",
+                f"{r['ours_compiled']:,.0f}",
                 f"{r['ratio']:.2f}",
                 r["goal"],
                 f"{r['gemm']:.0f}",

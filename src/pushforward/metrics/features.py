@@ -122,7 +122,7 @@ class RandomVGG(Extractor):
             conv = nn.Conv2d(width, wide, 3, padding=1)
             weight = SampleStream(derive_seed("random-vgg", k), torch.arange(wide)).normal((wide, width, 3, 3))
             conv.weight = nn.Parameter(weight * math.sqrt(2 / (9 * width)))
-            nn.init.zeros_(conv.bias)
+            conv.bias = nn.Parameter(torch.zeros(wide))
             digest.update(conv.weight.detach().numpy().tobytes())
             layers += [conv, nn.ReLU(inplace=True)]
             width = wide

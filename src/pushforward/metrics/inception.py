@@ -8,9 +8,13 @@ Reference: Szegedy et al. 2015, arXiv 1512.00567 (architecture); Heusel et al. 2
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+Shape = dict[str, Any]
 
 
 class ConvNorm(nn.Module):
@@ -68,7 +72,8 @@ class BlockC(nn.Module):
 
     def __init__(self, c_in: int, c: int) -> None:
         super().__init__()
-        row, column = {"kernel": (1, 7), "padding": (0, 3)}, {"kernel": (7, 1), "padding": (3, 0)}
+        row: Shape = {"kernel": (1, 7), "padding": (0, 3)}
+        column: Shape = {"kernel": (7, 1), "padding": (3, 0)}
         self.branch1x1 = ConvNorm(c_in, 192, 1)
         self.branch7x7_1, self.branch7x7_2 = ConvNorm(c_in, c, 1), ConvNorm(c, c, **row)
         self.branch7x7_3 = ConvNorm(c, 192, **column)
@@ -106,7 +111,8 @@ class BlockE(nn.Module):
     def __init__(self, c_in: int, *, maximum: bool) -> None:
         super().__init__()
         self.maximum = maximum
-        row, column = {"kernel": (1, 3), "padding": (0, 1)}, {"kernel": (3, 1), "padding": (1, 0)}
+        row: Shape = {"kernel": (1, 3), "padding": (0, 1)}
+        column: Shape = {"kernel": (3, 1), "padding": (1, 0)}
         self.branch1x1 = ConvNorm(c_in, 320, 1)
         self.branch3x3_1 = ConvNorm(c_in, 384, 1)
         self.branch3x3_2a, self.branch3x3_2b = ConvNorm(384, 384, **row), ConvNorm(384, 384, **column)
