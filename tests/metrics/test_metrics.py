@@ -212,3 +212,30 @@ def test_numpy_and_strided_input() -> None:
     a = frechet_distance(real=x[:, ::2], fake=x[::-1, 1::2]).value
     assert a == frechet_distance(real=np.ascontiguousarray(x[:, ::2]), fake=np.ascontiguousarray(x[::-1, 1::2])).value
     assert as_features(x[:, ::2], "x").shape == (50, 4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_metrics_leave_their_input_alone(dtype: torch.dtype) -> None:
+    x, y = gaussian(60, 8, 0).to(dtype), gaussian(60, 8, 1).to(dtype)
+    before = x.clone(), y.clone()
+    for metric in (frechet_distance, precision_recall, kernel_distance):
+        metric(real=x, fake=y)
+    assert torch.equal(x, before[0]) and torch.equal(y, before[1])
+
+
+def test_frechet_in_many_dimensions_takes_the_fast_road_to_the_same_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pushforward.metrics import frechet
+
+    x, y = gaussian(900, 40, 0), gaussian(800, 40, 1, mean=0.2, sd=1.1)
+    exact = frechet_distance(real=x, fake=y)
+    monkeypatch.setattr(frechet, "SMALL", 8)
+    monkeypatch.setattr(frechet, "BLOCK", 77)
+    fast = frechet_distance(real=x, fake=y)
+    assert fast.value == pytest.approx(exact.value, rel=1e-9)
+    assert fast.stderr == pytest.approx(exact.stderr, rel=1e-6)
+    flat = y.clone()
+    flat[:, 3] = 0.5  # a dead feature: the fast road is closed
+    monkeypatch.undo()
+    expected = frechet_distance(real=x, fake=flat).value
+    monkeypatch.setattr(frechet, "SMALL", 8)
+    assert frechet_distance(real=x, fake=flat).value == pytest.approx(expected, rel=1e-9)

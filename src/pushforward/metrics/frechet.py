@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -19,34 +20,89 @@ from torch import Tensor
 
 from pushforward.metrics.measurement import Measurement, as_pair
 
+BLOCK = 8192
 
-@dataclass(frozen=True)
+
+SMALL = 256  # up to this many features full decompositions cost nothing
+INFLUENCES = 2000  # rows a side whose influence is computed, in many dimensions
+
+
 class _Side:
-    """Mean, factor L (d, r) of the covariance and its pseudo-inverse (r, d), in float64."""
+    """One set of features about its mean; the covariance and its factors only when asked for."""
 
-    n: int
-    mean: Tensor
-    factor: Tensor
-    inverse: Tensor
-    trace: float
-    centred: Tensor
+    def __init__(self, x: Tensor) -> None:
+        self.n = len(x)
+        self.x = x
+        self.shift = x[:1].double()
+        total = torch.zeros(1, x.shape[1], dtype=torch.float64)
+        for block in x.split(BLOCK):
+            total += (block.double() - self.shift).sum(
+                dim=0
+            )  # about a point of the data: an offset of 1e4 costs no digits
+        self.offset = total / self.n
+        self.mean = self.shift + self.offset
+
+    def centred(self, rows: Tensor | slice) -> Tensor:
+        """Some rows about the mean, float64."""
+        return self.x[rows].double() - self.mean
+
+    @cached_property
+    def covariance(self) -> Tensor:
+        """Float64 (d, d), summed block by block."""
+        out = torch.zeros(self.x.shape[1], self.x.shape[1], dtype=torch.float64)
+        for start in range(0, self.n, BLOCK):
+            block = self.centred(slice(start, start + BLOCK))
+            out.addmm_(block.T, block)
+        return out.div_(self.n - 1)
+
+    @cached_property
+    def trace(self) -> float:
+        """Of the covariance, without forming it."""
+        return sum(float((b.double() - self.mean).square().sum()) for b in self.x.split(BLOCK)) / (self.n - 1)
+
+    @cached_property
+    def spectral(self) -> tuple[Tensor, Tensor]:
+        """A factor L (d, r) of the covariance, S = L L^T, and its pseudo-inverse (r, d), whatever the rank."""
+        values, vectors = torch.linalg.eigh(self.covariance)
+        kept = values > len(values) * torch.finfo(torch.float64).eps * values[-1].clamp(min=0)
+        root, vectors = values[kept].sqrt(), vectors[:, kept]
+        return vectors * root, (vectors / root).T
 
 
-def _side(x: Tensor) -> _Side:
-    n, d = x.shape
-    shift = x[:1].double()
-    centred = x.double() - shift  # sums about a point of the data: an offset of 1e4 costs no digits
-    mean = centred.mean(dim=0)
-    centred -= mean
-    covariance = centred.T @ centred / (n - 1)
-    values, vectors = torch.linalg.eigh(covariance)
-    kept = values > d * torch.finfo(torch.float64).eps * values[-1].clamp(min=0)
-    root = values[kept].clamp(min=0).sqrt()
-    vectors = vectors[:, kept]
-    return _Side(n, mean + shift[0], vectors * root, (vectors / root).T, float(covariance.trace()), centred)
+def _coupling(a: _Side, b: _Side) -> float:
+    """Tr (S_a S_b)^(1/2): the sum of the singular values of L_b^T L_a for any factors L."""
+    d = a.x.shape[1]
+    if min(a.n, b.n) <= d:  # the centred data are factors, and smaller than any covariance
+        gram = (a.centred(slice(None)) @ b.centred(slice(None)).T).div_(math.sqrt((a.n - 1) * (b.n - 1)))
+        return float(torch.linalg.svdvals(gram).sum())
+    if d > SMALL:
+        factor, failed = torch.linalg.cholesky_ex(b.covariance)
+        if not failed:
+            inner = factor.T @ a.covariance @ factor
+            values = torch.linalg.eigvalsh(inner)
+            if values[0] > 1e-10 * values[-1]:  # otherwise roots of rounding errors would count
+                return float(values.sqrt().sum())
+    return float(torch.linalg.svdvals(b.spectral[0].T @ a.spectral[0]).sum())
 
 
-def frechet_distance(*, real: Tensor | np.ndarray, fake: Tensor | np.ndarray) -> Measurement:
+def _stderr(a: _Side, b: _Side) -> float:
+    """Infinitesimal jackknife: the spread of each sample's influence on the distance."""
+    u, s, vt = torch.linalg.svd(b.spectral[0].T @ a.spectral[0], full_matrices=False)
+    gap = (b.mean - a.mean).squeeze(0)
+
+    def variance(side: _Side, rotation: Tensor, sign: float) -> float:
+        rows = (
+            slice(None) if side.x.shape[1] <= SMALL else torch.linspace(0, side.n - 1, min(INFLUENCES, side.n)).long()
+        )
+        x = side.centred(rows)
+        mapped = (x @ (side.spectral[1].T @ rotation)).square() @ s
+        influence = 2 * sign * (x @ gap) + x.square().sum(dim=1) - mapped
+        return float(influence.var()) / side.n
+
+    return math.sqrt(variance(b, u, 1.0) + variance(a, vt.T, -1.0))
+
+
+def frechet_distance(*, real: Tensor | np.ndarray, fake: Tensor | np.ndarray, uncertainty: bool = True) -> Measurement:
     """Frechet distance, with the standard error of its first-order expansion.
 
     It is biased upwards by about 1/n times a constant of the features: compare only equal n, and read it beside the
@@ -56,6 +112,7 @@ def frechet_distance(*, real: Tensor | np.ndarray, fake: Tensor | np.ndarray) ->
     Args:
         real: Features, (n, d), n >= 2.
         fake: Features, (m, d), m >= 2.
+        uncertainty: Find the standard error too; in thousands of dimensions it costs more than the distance.
 
     Returns:
         The squared distance.
@@ -69,23 +126,14 @@ def frechet_distance(*, real: Tensor | np.ndarray, fake: Tensor | np.ndarray) ->
         9.0
     """
     x, y = as_pair(real, fake)
-    a, b = _side(x), _side(y)
-    u, s, vt = torch.linalg.svd(b.factor.T @ a.factor, full_matrices=False)
-    gap = b.mean - a.mean
-    value = float(gap.square().sum()) + a.trace + b.trace - 2 * float(s.sum())
-    scale = a.trace + b.trace
-    if value < -1e-8 * scale:
+    a, b = _Side(x), _Side(y)
+    value = float((b.mean - a.mean).square().sum()) + a.trace + b.trace - 2 * _coupling(a, b)
+    if value < -1e-8 * (a.trace + b.trace):
         raise ArithmeticError(
             f"a squared distance of {value:g} is below zero beyond rounding; please report these features."
         )
-
-    def variance(side: _Side, rotation: Tensor, sign: float) -> float:
-        mapped = (side.centred @ side.inverse.T @ rotation).square() @ s
-        influence = 2 * sign * (side.centred @ gap) + side.centred.square().sum(dim=1) - mapped
-        return float(influence.var()) / side.n
-
-    stderr = math.sqrt(variance(b, u, 1.0) + variance(a, vt.T, -1.0))
-    return Measurement(max(value, 0.0), stderr, "infinitesimal jackknife", len(x), len(y))
+    stderr, method = (_stderr(a, b), "infinitesimal jackknife") if uncertainty else (math.nan, "none: not asked for")
+    return Measurement(max(value, 0.0), stderr, method, len(x), len(y))
 
 
 @dataclass(frozen=True)
@@ -139,7 +187,7 @@ def frechet_infinity(
     found = []
     for size in sizes:
         a, b = (t[torch.randperm(len(t), generator=g)[:size]] for t in (x, y))
-        found.append(frechet_distance(real=a, fake=b))
+        found.append(frechet_distance(real=a, fake=b, uncertainty=size == sizes[-1]))
     values = np.array([m.value for m in found])
     design = np.stack([np.ones(points), 1 / np.array(sizes)], axis=1)
     weights = np.sqrt(np.array(sizes))[:, None]  # the distance of n samples has variance of order 1/n
