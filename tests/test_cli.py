@@ -160,10 +160,10 @@ def test_evaluate_a_run_a_folder_and_an_array_alike(run: Path, tmp_path: Path) -
     call("sample", run, "-n", 200, "-o", tmp_path / "same.npz", "-q")
     call("sample", run, "-n", 200, "-o", tmp_path / "folder", "-q")
     done = call(
-        "evaluate", run, tmp_path / "same.npz", tmp_path / "folder", "-n", 200, "--json", tmp_path / "r.json", "-q"
+        "evaluate", run, tmp_path / "same.npz", tmp_path / "folder", "-n", 200, "--out", tmp_path / "judged", "-q"
     )
     assert done.returncode == 0, done.stderr
-    found = json.loads((tmp_path / "r.json").read_text())
+    found = json.loads((tmp_path / "judged/result.json").read_text())
     values = [r["values"] for r in found["results"]]
     assert values[0] == values[1] == values[2]
     assert found["protocol"]["n"] == 200 and len(found["protocol"]["extractor_sha256"]) == 64
@@ -174,8 +174,85 @@ def test_evaluate_a_run_a_folder_and_an_array_alike(run: Path, tmp_path: Path) -
     )
     assert json.loads((run / "result.json").read_text())["values"] == values[0]
     for v in values[0].values():
-        assert v["stderr"] >= 0 and v["method"]
+        assert v["method"].startswith("none") if v["stderr"] is None else v["stderr"] >= 0
     (run / "result.json").unlink()
+    assert {"result.json", "result.md", "result.svg", "small-neighbours.png"} <= {
+        f.name for f in (tmp_path / "judged").iterdir()
+    }
+    assert "| same |" in (tmp_path / "judged/result.md").read_text()
+    assert any("the very images of" in w for w in found["results"][2]["warnings"])
+
+
+def test_evaluate_shared_among_processes_counts_every_image_once(run: Path, tmp_path: Path) -> None:
+    for ranks in (1, 3):
+        done = call(
+            "evaluate",
+            run,
+            "-n",
+            100,
+            "--ranks",
+            ranks,
+            "--out",
+            tmp_path / str(ranks),
+            "--metrics",
+            "frechet,kid,classes",
+            "-q",
+        )
+        assert done.returncode == 0, done.stderr
+    one, three = (json.loads((tmp_path / f"{r}/result.json").read_text())["results"][0] for r in (1, 3))
+    assert one["n_fake"] == three["n_fake"] == 100
+    for name, v in one["values"].items():
+        assert three["values"][name]["value"] == pytest.approx(v["value"], rel=1e-3), name
+    (run / "result.json").unlink()
+
+
+def test_evaluate_says_what_weakens_a_figure(tmp_path: Path) -> None:
+    from pushforward.data.fetch import load_mnist_5k
+
+    train = load_mnist_5k("train").images
+    black = np.zeros((50, 1, 28, 28), np.uint8)
+    np.savez(tmp_path / "copies.npz", images=np.concatenate([train[:100].numpy(), black]))
+    done = call(
+        "evaluate", tmp_path / "copies.npz", "--data", "mnist-5k", "-n", 200, "--metrics", "frechet,memorisation"
+    )
+    assert done.returncode == 0, done.stderr
+    for words in (
+        "100 of 150 images are exact copies of training images",
+        "50 of 150 images are of one constant colour",
+        "49 of 150 images repeat",
+        "150 images against 200",
+    ):
+        assert words in done.stderr, words
+    few = call("evaluate", tmp_path / "copies.npz", "--data", "mnist-5k", "-n", 100, "--metrics", "frechet")
+    assert "100 samples of 128 features: the covariance is singular" in few.stderr
+    assert "use -n 1000 or less" in refused("evaluate", tmp_path / "copies.npz", "--data", "mnist-5k", "-n", 5000)
+    assert "k must be" not in refused(
+        "evaluate", tmp_path / "copies.npz", "--data", "mnist-5k", "-m", "frechet-infinity", "-n", 150
+    )
+
+
+def test_own_folder_without_a_test_split_is_judged_by_halves_and_says_so(tmp_path: Path) -> None:
+    from pushforward.data.fetch import load_mnist_5k
+    from pushforward.data.images import write_folder
+
+    write_folder(load_mnist_5k("test").images[:300], tmp_path / "mine")
+    done = call(
+        "train",
+        "gan/lsgan",
+        "--data",
+        tmp_path / "mine",
+        "--out",
+        tmp_path / "run",
+        "--set",
+        "train.steps=3",
+        "--set",
+        "data.size=32",
+        *SMALL[:5],
+    )
+    assert done.returncode == 0, done.stderr
+    done = call("evaluate", tmp_path / "run", "--extractor", "random-vgg", "-n", 50, "-q")
+    assert done.returncode == 0, done.stderr
+    assert "no test split" in done.stderr
 
 
 @pytest.mark.parametrize(

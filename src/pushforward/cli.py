@@ -162,7 +162,7 @@ def write_samples(x: Any, out: Path) -> None:
     epilog="""Examples:\n\n
 `pushforward evaluate runs/lsgan`\n\n
 `pushforward evaluate runs/lsgan runs/dcgan other_peoples_images/ theirs.npz --data mnist -n 10000`\n\n
-`pushforward evaluate runs/lsgan --metrics frechet --json result.json`"""
+`pushforward evaluate runs/lsgan --metrics frechet,kid,memorisation --out judged/`"""
 )
 def evaluate(
     targets: Annotated[list[str], typer.Argument(help="Runs, folders of images, .npz or .npy files.")],
@@ -187,8 +187,22 @@ def evaluate(
             help="digits, pixels, random-vgg, inception, inception-clean or points; the one that fits when absent.",
         ),
     ] = None,
+    against: Annotated[str, typer.Option("--against", help="The split to compare with: test or train.")] = "test",
+    ranks: Annotated[
+        int,
+        typer.Option(
+            "--ranks", min=1, max=256, help="Processes that share sampling and extraction; each image counts once."
+        ),
+    ] = 1,
     seed: Seed = 0,
-    json_out: Annotated[Path | None, typer.Option("--json", help="Write everything to this file too.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Folder for result.json, result.md, result.svg and pictures of samples with their nearest training images.",
+        ),
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Judge runs, folders and arrays: each figure with its standard error, beside the floor and the ladder of noise."""
@@ -196,29 +210,40 @@ def evaluate(
 
     from pushforward import config as configs
     from pushforward import evaluation
-    from pushforward.errors import DataError
+    from pushforward.errors import ConfigError, DataError
     from pushforward.runs import is_run
     from pushforward.training.checkpoint import write_atomic
 
+    if against not in ("test", "train"):
+        raise ConfigError(f"--against {against}: it is test or train.")
     first = next((Path(t) for t in targets if is_run(Path(t))), None)
+    section = configs.DataConfig(name=data or "")
     if data is None:
         if first is None:
             raise DataError("say what these images imitate: --data mnist, --data mnist-5k, --data folder/ ...")
         section = configs.parse(configs.read(first / "config.toml"), str(first)).data
-        data, data_path = section.name, data_path or (Path(section.path) if section.path else None)
+    if data_path is not None:
+        section = section.model_copy(update={"path": str(data_path)})
     found = evaluation.evaluate(
         targets,
-        data=data,
+        data=section,
         n=n,
         metrics=metrics.split(",") if metrics else None,
         by=extractor,
-        path=data_path,
+        against=against,
         seed=seed,
+        ranks=ranks,
+        pictures=out,
         quiet=quiet,
     )
     print_table(found)
-    if json_out is not None:
-        write_atomic(json_out, json.dumps(found, indent=1))
+    if out is not None:
+        from pushforward.report.figures import measurements
+
+        write_atomic(out / "result.json", json.dumps(found, indent=1))
+        write_atomic(out / "result.md", evaluation.markdown(found))
+        write_atomic(out / "result.svg", measurements(found))
+        print(out)
 
 
 def print_table(found: dict[str, Any]) -> None:
@@ -229,7 +254,7 @@ def print_table(found: dict[str, Any]) -> None:
     from pushforward.report.tables import SHOWN, cell
 
     protocol = found["protocol"]
-    title = f"{protocol['data']}: {protocol['n']} against the test images, extractor {protocol['extractor']} ({protocol['extractor_sha256'][:12]})"
+    title = f"{protocol['data']}: {protocol['n']} against the {protocol['against']} images, extractor {protocol['extractor']} ({protocol['extractor_sha256'][:12]})"
     shown = [k for k in SHOWN if any(k in r["values"] for r in found["results"])]
     table = Table("", *(SHOWN[k] for k in shown), title=title)
     for result in found["results"]:
@@ -238,9 +263,11 @@ def print_table(found: dict[str, Any]) -> None:
     for rung, values in found["floor"].items():
         table.add_row(f"[dim]{rung}[/dim]", *(f"[dim]{cell(values, k)}[/dim]" for k in shown))
     Console(width=None if sys.stdout.isatty() else 160).print(table)
+    for note in protocol["notes"]:
+        print(f"note: {note}", file=sys.stderr)
     for result in found["results"]:
-        if "warning" in result:
-            print(f"{result['name']}: {result['warning']}", file=sys.stderr)
+        for warning in result["warnings"]:
+            print(f"{result['name']}: {warning}", file=sys.stderr)
 
 
 @app.command(epilog="Example:\n\n`pushforward report runs/vanilla runs/lsgan runs/dcgan --out report.html`")

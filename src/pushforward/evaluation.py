@@ -11,8 +11,11 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +23,9 @@ import torch
 from torch import Tensor
 
 from pushforward import __version__
+from pushforward.config import DataConfig
 from pushforward.data.fetch import load, load_path
-from pushforward.data.images import ImageSet, to_bytes
+from pushforward.data.images import ImageSet, save_grid, to_bytes
 from pushforward.data.toy import Density
 from pushforward.errors import DataError, NotSupported, nearest
 from pushforward.metrics import (
@@ -41,7 +45,9 @@ from pushforward.metrics import (
     sliced_wasserstein,
 )
 from pushforward.metrics.features import Extractor, Features, cached_features, extractor
+from pushforward.metrics.guards import image_warnings, size_warnings
 from pushforward.randomness import SampleStream, derive_seed
+from pushforward.report.tables import SHOWN, cell
 from pushforward.runs import is_run, load_run, sample
 from pushforward.training.checkpoint import write_atomic
 
@@ -125,69 +131,157 @@ class Candidate:
     about: dict[str, Any]
 
 
-def candidate(target: str, n: int, *, seed: int = 0, quiet: bool = True) -> Candidate:
-    """Samples of a run, or the images of a folder or an .npz/.npy file (all of them, or the first n).
+def candidate(
+    target: str, n: int, by: Extractor, *, seed: int = 0, ranks: int = 1, quiet: bool = True
+) -> tuple[Candidate, Features]:
+    """Samples of a run, or the images of a folder or an .npz/.npy file (all of them, or the first n), and their features.
+
+    Args:
+        target: A run, a folder or a file.
+        n: How many.
+        by: The extractor.
+        seed: Of a run's samples.
+        ranks: Processes that share the work by index: each image is made and counted once.
+        quiet: Show no progress.
 
     Raises:
         DataError, CheckpointError: nothing usable there.
     """
     path = Path(target)
-    if is_run(path):
-        run = load_run(path)
-        start = time.perf_counter()
-        x = sample(run.model, n, seed=seed, quiet=quiet)
-        took = time.perf_counter() - start
-        about = {
-            "kind": "run",
-            "step": run.step,
-            "training_seconds": run.seconds,
-            "sampling_ms_an_image": 1000 * took / n,
-            "seed": seed,
-        }
-        return Candidate(path.resolve().name, to_bytes(x) if x.ndim == 4 else x, about)
     if not path.exists():
         raise DataError(f"{target}: no run, folder or file of that name.")
-    images = load_path(path).images
-    return Candidate(path.stem, images[:n], {"kind": "folder" if path.is_dir() else "array"})
+    start = time.perf_counter()
+    if ranks > 1:
+        x, features, sampling = _in_processes(target, n, by.name, seed, ranks)
+    else:
+        x, sampling = _images(path, 0, n, seed, quiet)
+        features = by(x)
+    if not is_run(path):
+        return Candidate(path.stem, x, {"kind": "folder" if path.is_dir() else "array"}), features
+    run = load_run(path)
+    about = {
+        "kind": "run",
+        "step": run.step,
+        "training_seconds": run.seconds,
+        "sampling_ms_an_image": 1000 * sampling / n,
+        "sampling_and_features_seconds": round(time.perf_counter() - start, 2),
+        "seed": seed,
+    }
+    return Candidate(path.resolve().name, x, about), features
+
+
+def _images(path: Path, start: int, stop: int, seed: int, quiet: bool) -> tuple[Tensor, float]:
+    """Images start .. stop - 1 of a target, and the seconds that sampling them took."""
+    if not is_run(path):
+        return load_path(path).images[start:stop], 0.0
+    model = load_run(path).model
+    began = time.perf_counter()
+    x = sample(model, stop - start, seed=seed, start=start, quiet=quiet)
+    return (to_bytes(x) if x.ndim == 4 else x), time.perf_counter() - began
+
+
+def _share(target: str, start: int, stop: int, by: str, seed: int, threads: int) -> tuple[Any, Any, Any, float]:
+    """One process's part, as numpy arrays."""
+    torch.set_num_threads(threads)
+    x, seconds = _images(Path(target), start, stop, seed, True)
+    found = extractor(by)(x)
+    return x.numpy(), found.features.numpy(), None if found.logits is None else found.logits.numpy(), seconds
+
+
+def _in_processes(target: str, n: int, by: str, seed: int, ranks: int) -> tuple[Tensor, Features, float]:
+    """The work of `candidate` shared among processes, each image once and in order."""
+    if not is_run(Path(target)):
+        n = min(n, len(load_path(Path(target)).images))
+    edges = [round(n * r / ranks) for r in range(ranks + 1)]
+    threads = max(1, torch.get_num_threads() // ranks)
+    with ProcessPoolExecutor(ranks, mp_context=get_context("spawn")) as pool:
+        jobs = [pool.submit(_share, target, a, b, by, seed, threads) for a, b in pairwise(edges) if b > a]
+        parts = [job.result() for job in jobs]
+    x, features = (torch.cat([torch.from_numpy(p[k]) for p in parts]) for k in (0, 1))
+    assert len(x) == n, f"{len(x)} images came back from {ranks} processes, {n} were asked for"
+    logits = None if parts[0][2] is None else torch.cat([torch.from_numpy(p[2]) for p in parts])
+    return x, Features(features, logits), max(p[3] for p in parts)
 
 
 @dataclass(frozen=True)
 class Reference:
-    """The real side: n test samples, as many training samples for the floor and its ladder, and the extractor."""
+    """The real side, the other split in the place of fakes (the floor) with its ladder, and the extractor.
+
+    Args:
+        name: Of the data set.
+        against: The split on the real side.
+        real: Its features.
+        floor: Features of the other split, by rung.
+        train: All training images, to look for copies; None for densities.
+        by: The extractor.
+        n: Samples a side.
+        sha256: Hash of the real images.
+        notes: What a reader must know of the data.
+    """
 
     name: str
+    against: str
     real: Features
     floor: dict[str, Features]
+    train: ImageSet | None
     by: Extractor
     n: int
     sha256: str
+    notes: tuple[str, ...] = ()
 
 
-def reference(data: str, *, n: int | None = None, by: str | None = None, path: Path | None = None) -> Reference:
-    """Features of test data, and of training data in the place of fakes.
+def reference(
+    data: DataConfig | str, *, n: int | None = None, by: str | None = None, against: str = "test"
+) -> Reference:
+    """Features of real data, and of the other split in the place of fakes.
 
     Args:
-        data: As `--data`.
-        n: Samples; the size of the test set, at most 10,000, when absent.
+        data: As `--data`, or a run's data section.
+        n: Samples a side; the size of the smaller split, at most 10,000, when absent.
         by: Extractor; `digits` for 28x28 grey images, `points` for toy densities, else `pixels`, when absent.
-        path: Where a named data set lies.
+        against: "test", or "train" for the habit of judging by the training images.
+
+    Raises:
+        DataError: fewer real images than n.
     """
-    train, test = load(data, "train", path=path), load(data, "test", path=path)
-    if isinstance(train, Density) or isinstance(test, Density):
-        n = n or MAXIMUM
+    if isinstance(data, str):
+        data = DataConfig(name=data)
+    place: dict[str, Any] = {
+        "path": Path(data.path) if data.path else None,
+        "size": data.size,
+        "channels": data.channels,
+    }
+    train, test = load(data.name, "train", **place), load(data.name, "test", **place)
+    notes: tuple[str, ...] = ()
+    if not (isinstance(train, ImageSet) and isinstance(test, ImageSet)):
         assert isinstance(train, Density)
+        n, judge = n or MAXIMUM, extractor("points")
         draws = [train.sample(n, generator=SampleStream(derive_seed(k), torch.arange(n))) for k in ("test", "train")]
-        judge = extractor("points")
-        return Reference(data, judge(draws[0]), {"floor": judge(draws[1])}, judge, n, "fresh draws")
-    n = min(n or MAXIMUM, len(train), len(test))
+        return Reference(data.name, against, judge(draws[0]), {"floor": judge(draws[1])}, None, judge, n, "fresh draws")
+    every = train
+    if train.sha256 == test.sha256:
+        notes = (
+            "this data set has no test split: every second image stands for test, but a model trained on it has seen them all.",
+        )
+        train, test = train.subset(slice(0, None, 2)), train.subset(slice(1, None, 2))
+    most = min(len(train), len(test))
+    if n is not None and n > most:
+        raise DataError(
+            f"{n} samples a side were asked for, but {data.name} has {len(train)} training and {len(test)} test images; use -n {most} or less."
+        )
+    n = n or min(MAXIMUM, most)
     judge = extractor(by or ("digits" if train.shape == (1, 28, 28) else "pixels"))
     shuffler = torch.Generator().manual_seed(0)
     held = test.subset(torch.randperm(len(test), generator=shuffler)[:n])
     seen = train.subset(torch.randperm(len(train), generator=shuffler)[:n])
+    if against == "train":
+        held, seen = seen, held
     floor = {"floor": cached_features(seen.images, seen.sha256, judge)}
     for rung, damaged in _ladder(seen).items():
         floor[rung] = cached_features(damaged, f"{seen.sha256} {rung}", judge)
-    return Reference(data, cached_features(held.images, held.sha256, judge), floor, judge, n, held.sha256)
+    return Reference(
+        data.name, against, cached_features(held.images, held.sha256, judge), floor, every, judge, n, held.sha256, notes
+    )
 
 
 def _ladder(data: ImageSet) -> dict[str, Tensor]:
@@ -221,12 +315,14 @@ def measure(sides: Sides, metrics: Sequence[str]) -> Values:
 def evaluate(
     targets: list[str],
     *,
-    data: str,
+    data: DataConfig | str,
     n: int | None = None,
     metrics: list[str] | None = None,
     by: str | None = None,
-    path: Path | None = None,
+    against: str = "test",
     seed: int = 0,
+    ranks: int = 1,
+    pictures: Path | None = None,
     quiet: bool = True,
 ) -> dict[str, Any]:
     """Judge runs, folders and arrays by one protocol.
@@ -234,45 +330,57 @@ def evaluate(
     Args:
         targets: Paths of runs, folders of images, .npz or .npy files.
         data: The data set that they imitate.
-        n: Samples on each side; the size of the test set, at most 10,000, when absent.
-        metrics: Names in `METRICS`; all that apply when absent.
+        n: Samples on each side; the size of the smaller split, at most 10,000, when absent.
+        metrics: Names in `METRICS`; those that are cheap and apply when absent.
         by: Extractor.
-        path: Where a named data set lies.
+        against: The split on the real side.
         seed: Of the samples.
+        ranks: Processes that share sampling and extraction.
+        pictures: Folder for a picture of each candidate's samples with their nearest training images.
+        quiet: Show no progress.
 
     Returns:
         A table of plain numbers, as in result.json; each run's folder gets its own result.json.
     """
     start = time.perf_counter()
-    side = reference(data, n=n, by=by, path=path)
+    side = reference(data, n=n, by=by, against=against)
     has_logits = side.real.logits is not None
     chosen = metrics or [m for m, e in METRICS.items() if e.default and (has_logits or not e.needs_logits)]
     protocol = {
         "data": side.name,
-        "against": "test",
+        "against": side.against,
         "data_sha256": side.sha256,
         "n": side.n,
         "extractor": side.by.name,
         "extractor_sha256": side.by.sha256,
         "metrics": chosen,
+        "notes": list(side.notes),
         "pushforward": __version__,
     }
     train = side.floor["floor"]
+    if "memorisation" in chosen:
+        if side.train is None or against != "test":
+            raise NotSupported("memorisation compares with training images of an image set, against its test images.")
+        train = cached_features(side.train.images, side.train.sha256, side.by)
     of_floor = [m for m in chosen if m not in METRICS or METRICS[m].of_floor]
     floor = {rung: _plain(measure(Sides(side.real, f, train), of_floor)) for rung, f in side.floor.items()}
-    results = []
+    results: list[dict[str, Any]] = []
+    seen: dict[int, str] = {}
     for target in targets:
         began = time.perf_counter()
-        judged = candidate(target, side.n, seed=seed, quiet=quiet)
-        if len(judged.x) < side.n:
-            judged.about["warning"] = (
-                f"{len(judged.x)} images against {side.n}: a Frechet distance of fewer images is larger for that alone; compare equal numbers."
-            )
-        values = measure(Sides(side.real, side.by(judged.x), train), chosen)
+        judged, features = candidate(target, side.n, side.by, seed=seed, ranks=ranks, quiet=quiet)
+        warnings = size_warnings(side.n, len(judged.x), features.features.shape[1])
+        if judged.x.ndim == 4:
+            warnings += image_warnings(judged.x, train=None if side.train is None else side.train.images)
+            twin = seen.setdefault(hash(judged.x.numpy().tobytes()), target)
+            if twin != target:
+                warnings.append(f"these are the very images of {twin}.")
+        values = measure(Sides(side.real, features, train), chosen)
         result = {
             "name": judged.name,
             "n_fake": len(judged.x),
             **judged.about,
+            "warnings": warnings,
             "values": _plain(values),
             "seconds": round(time.perf_counter() - began, 2),
         }
@@ -281,7 +389,42 @@ def evaluate(
             write_atomic(
                 Path(target) / "result.json", json.dumps({"protocol": protocol, "floor": floor, **result}, indent=1)
             )
+        if pictures is not None and side.train is not None:
+            nearest_picture(judged.x, features, side, pictures / f"{judged.name}-neighbours.png")
     return {"protocol": protocol, "floor": floor, "results": results, "seconds": round(time.perf_counter() - start, 2)}
+
+
+def nearest_picture(
+    x: Tensor, features: Features, side: Reference, out: Path, *, rows: int = 10, nearest: int = 7
+) -> None:
+    """Samples, each followed by its nearest training images in the extractor's features: are they copies?"""
+    assert side.train is not None
+    chosen = torch.linspace(0, len(x) - 1, min(rows, len(x))).long()
+    known = cached_features(side.train.images, side.train.sha256, side.by).features
+    distances = torch.cdist(features.features[chosen].double(), known.double())
+    near = distances.topk(min(nearest, len(known)), largest=False).indices
+    sheet = torch.cat(
+        [torch.cat([x[i : i + 1], side.train.images[j]]) for i, j in zip(chosen.tolist(), near, strict=True)]
+    )
+    save_grid(sheet, out, columns=1 + near.shape[1])
+
+
+def markdown(found: dict[str, Any]) -> str:
+    """A result as a Markdown table with its protocol, floor and warnings."""
+    shown = [k for k in SHOWN if any(k in r["values"] for r in found["results"])]
+    p = found["protocol"]
+    lines = [
+        f"{p['n']} samples against {p['n']} {p['against']} images of {p['data']}; extractor {p['extractor']} ({p['extractor_sha256'][:12]}).",
+        "",
+        "| | " + " | ".join(SHOWN[k] for k in shown) + " |",
+        "|---" * (len(shown) + 1) + "|",
+    ]
+    rows = [(r["name"], r["values"]) for r in found["results"]] + [(f"*{k}*", v) for k, v in found["floor"].items()]
+    lines += ["| " + " | ".join([name, *(cell(values, k) for k in shown)]) + " |" for name, values in rows]
+    said = [f"- {note}" for note in p["notes"]] + [
+        f"- {r['name']}: {w}" for r in found["results"] for w in r["warnings"]
+    ]
+    return "\n".join([*lines, "", *said, ""]).rstrip() + "\n"
 
 
 def _plain(values: Values) -> dict[str, dict[str, Any]]:

@@ -14,6 +14,8 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
+from pushforward.report.tables import SHOWN
+
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6BB1", "#666666")
 _INK = "#123457"  # stands for "the page's text colour"; replaced in the SVG, so that figures follow light and dark
 
@@ -155,6 +157,29 @@ def classes(results: list[dict[str, Any]]) -> str:
         ax.grid(axis="x", visible=False)
         ax.legend(fontsize=8, ncols=len(results))
         return to_svg(figure)
+
+
+def measurements(found: dict[str, Any]) -> str:
+    """Each measured figure of each candidate with its standard error, beside the floor (dotted) and noise-10 (dashed)."""
+    keys = [k for k in SHOWN if any(k in r["values"] for r in found["results"])]
+    with mpl.rc_context({**STYLE, "figure.facecolor": "white"}):
+        columns = min(4, len(keys))
+        rows = -(-len(keys) // columns)
+        figure, axes = plt.subplots(rows, columns, figsize=(3.2 * columns, 2.6 * rows), squeeze=False)
+        for ax, key in zip(axes.flat, keys, strict=False):
+            for i, (colour, r) in enumerate(zip(COLOURS * 9, found["results"], strict=False)):
+                if key in r["values"]:
+                    v = r["values"][key]
+                    ax.errorbar(i, v["value"], yerr=v["stderr"] or 0, fmt="o", capsize=4, color=colour)
+            for rung, dashes in (("floor", ":"), ("noise-10", "--")):
+                if key in found["floor"].get(rung, {}):
+                    ax.axhline(found["floor"][rung][key]["value"], ls=dashes, lw=1, color=_INK)
+            ax.set(title=SHOWN[key], xticks=range(len(found["results"])), xlim=(-0.5, len(found["results"]) - 0.5))
+            ax.set_xticklabels([r["name"] for r in found["results"]], rotation=20, ha="right", fontsize=8)
+        for ax in list(axes.flat)[len(keys) :]:
+            ax.remove()
+        figure.tight_layout()
+        return to_svg(figure).replace("currentColor", "#222222")
 
 
 def points_figure(x: np.ndarray, path: Path) -> None:
