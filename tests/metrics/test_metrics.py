@@ -239,3 +239,17 @@ def test_frechet_in_many_dimensions_takes_the_fast_road_to_the_same_number(monke
     expected = frechet_distance(real=x, fake=flat).value
     monkeypatch.setattr(frechet, "SMALL", 8)
     assert frechet_distance(real=x, fake=flat).value == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("far", [3e2, 3e3, 3e4, 1e6])
+@pytest.mark.parametrize("kind", ["clusters", "outlier"])
+def test_precision_recall_of_spread_out_features(kind: str, far: float) -> None:
+    """Where float32 cannot tell neighbours apart, the answer is still that of exact distances."""
+    real, fake = gaussian(220, 16, 0), gaussian(200, 16, 1, mean=0.2)
+    if kind == "clusters":
+        sign = torch.tensor([1.0, -1.0], dtype=torch.float64)
+        real, fake = real + far * sign[torch.arange(220) % 2, None], fake + far * sign[torch.arange(200) % 2, None]
+    else:
+        real[7] = far
+    p, r = precision_recall(real=real, fake=fake, k=3)
+    assert (p.value, r.value) == brute_precision_recall(real, fake, 3)

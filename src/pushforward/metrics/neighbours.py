@@ -64,15 +64,16 @@ def _centred(*sets: Tensor) -> list[_Points]:
     return [_Points(s, centre.to(s.dtype)) for s in sets]
 
 
-def _block(a: _Points, rows: slice, b: _Points, columns: slice = slice(None)) -> Tensor:
-    """Squared distances of some rows of a to some of b, float32, with rounding errors up to `_doubt`."""
-    return torch.addmm(b.norms[columns], a.x[rows], b.x[columns].T, alpha=-2).add_(a.norms[rows, None])
+def _trust(d: int) -> float:
+    """Relative to the squared norms of a pair, a bound on the float32 rounding error of its squared distance."""
+    return torch.finfo(torch.float32).eps * (2 * math.sqrt(d) + 8)
 
 
-def _doubt(a: _Points, rows: slice, b: _Points) -> Tensor:
-    """A bound on the error of `_block`, (rows, 1): norms carry it, since the distance is their difference."""
-    eps = torch.finfo(torch.float32).eps
-    return (2 * eps * math.sqrt(a.x.shape[1]) + 8 * eps) * (a.norms[rows, None] + b.norms.max())
+def _block(a: _Points, rows: slice, b: _Points, columns: slice = slice(None), *, lower: bool = False) -> Tensor:
+    """Squared distances of some rows of a to some of b, float32; with `lower` bounds that no exact distance is below."""
+    keep = 1 - _trust(a.x.shape[1]) if lower else 1.0
+    products = torch.addmm(b.norms[columns] * keep, a.x[rows], b.x[columns].T, alpha=-2)
+    return products.add_(a.norms[rows, None] * keep)
 
 
 def _exact(a: _Points, i: Tensor, b: _Points, j: Tensor) -> Tensor:
@@ -86,17 +87,17 @@ def _slices(n: int) -> list[slice]:
     return [slice(start, min(start + BLOCK, n)) for start in range(0, n, BLOCK)]
 
 
-def _radii(x: _Points, ks: Sequence[int]) -> list[Tensor]:
-    """Squared distances of each point to its k-th nearest other points, exact, one (n,) for each k.
+def _candidates(x: _Points, wanted: int) -> tuple[Tensor, Tensor]:
+    """The `wanted` other points with the smallest lower bounds of each point, and the largest of those bounds.
 
     Itself is left out by index. Distances are symmetric: each block serves its rows and its columns.
     """
-    n, wanted = len(x), min(max(ks) + _SPARE, len(x) - 1)
+    n = len(x)
     best = torch.full((n, wanted), math.inf)
     near = torch.zeros(n, wanted, dtype=torch.int64)
 
-    def merge(rows: slice, distances: Tensor, first: int) -> None:
-        values, index = distances.topk(min(wanted, distances.shape[1]), dim=1, largest=False)
+    def merge(rows: slice, bounds: Tensor, first: int) -> None:
+        values, index = bounds.topk(min(wanted, bounds.shape[1]), dim=1, largest=False)
         values, index = torch.cat([best[rows], values], dim=1), torch.cat([near[rows], index + first], dim=1)
         best[rows], order = values.topk(wanted, dim=1, largest=False)
         near[rows] = index.gather(1, order)
@@ -104,18 +105,45 @@ def _radii(x: _Points, ks: Sequence[int]) -> list[Tensor]:
     slices = _slices(n)
     for i, rows in enumerate(slices):
         for columns in slices[i:]:
-            distances = _block(x, rows, x, columns)
+            bounds = _block(x, rows, x, columns, lower=True)
             if rows == columns:
-                distances.fill_diagonal_(math.inf)
-                merge(rows, distances, columns.start)
+                merge(rows, bounds.fill_diagonal_(math.inf), columns.start)
             else:
-                merge(rows, distances, columns.start)
-                merge(columns, distances.T, rows.start)
-    exact = torch.empty(n, wanted, dtype=torch.float64)
-    for rows in _slices(n):
-        index = torch.arange(rows.start, rows.stop)[:, None].expand(-1, wanted).flatten()
-        exact[rows] = _exact(x, index, x, near[rows].flatten()).reshape(-1, wanted)
-    exact = exact.sort(dim=1).values
+                merge(rows, bounds, columns.start)
+                merge(columns, bounds.T, rows.start)
+    return near, best[:, -1]
+
+
+def _nearest_exact(x: _Points, rows: Tensor, y: _Points, near: Tensor) -> tuple[Tensor, Tensor]:
+    """Exact squared distances of some rows to their candidates, ascending, and the candidates in that order."""
+    wanted = near.shape[1]
+    exact = _exact(x, rows[:, None].expand(-1, wanted).flatten(), y, near.flatten()).reshape(-1, wanted)
+    values, order = exact.sort(dim=1)
+    return values, near.gather(1, order)
+
+
+def _slow_rows(x: _Points, rows: Tensor, y: _Points, wanted: int, *, same: bool) -> tuple[Tensor, Tensor]:
+    """What `_nearest_exact` gives, for rows whose neighbours float32 cannot tell apart: candidates by float64."""
+    values, index = [], []
+    for part in rows.split(256):
+        distances = torch.cdist(x.rows(part) - x.centre.double(), y.exact.double() - y.centre.double())
+        if same:
+            distances[torch.arange(len(part)), part] = math.inf
+        found = _nearest_exact(x, part, y, distances.topk(wanted, dim=1, largest=False).indices)
+        values.append(found[0])
+        index.append(found[1])
+    return torch.cat(values), torch.cat(index)
+
+
+def _radii(x: _Points, ks: Sequence[int]) -> list[Tensor]:
+    """Squared distances of each point to its k-th nearest other points, exact, one (n,) for each k."""
+    n, wanted = len(x), min(max(ks) + _SPARE, len(x) - 1)
+    near, beyond = _candidates(x, wanted)
+    exact, _ = _nearest_exact(x, torch.arange(n), x, near)
+    if wanted < n - 1:  # whoever is not a candidate is at least `beyond` away
+        doubtful = (exact[:, max(ks) - 1] > beyond.double()).nonzero().squeeze(1)
+        if len(doubtful):
+            exact[doubtful] = _slow_rows(x, doubtful, x, wanted, same=True)[0]
     return [exact[:, k - 1].clone() for k in ks]
 
 
@@ -139,24 +167,27 @@ def _hits(real: _Points, fake: _Points, k_border: int, k_open: int) -> _Hits:
         torch.zeros(m, dtype=torch.int64),
         torch.zeros(n, dtype=torch.bool),
     )
-    closed32, opened32, fake32 = closed.float(), opened.float(), fake_closed.float()
     for rows in _slices(m):
-        distances, doubt = _block(fake, rows, real), _doubt(fake, rows, real)
+        distances = _block(fake, rows, real)
+        doubt = (fake.norms[rows, None] + real.norms).mul_(_trust(real.x.shape[1]))
+        if (doubt > 0.05 * distances).float().mean() > 0.05:  # far-apart clusters: float32 says nothing of near pairs
+            a, b = fake.exact[rows].double() - fake.centre.double(), real.exact.double() - real.centre.double()
+            distances, doubt = torch.cdist(a, b).square_(), doubt.double().mul_(1e-7)
 
-        def decide(bounds32: Tensor, radii: Tensor, of_fakes: bool, strict: bool) -> Tensor:
-            """Whether each pair is within the radius; pairs in doubt are looked at in float64."""
-            excess = distances - bounds32  # noqa: B023  called within this turn
+        def decide(radii: Tensor, strict: bool) -> Tensor:
+            """Whether each pair is within the radius, (rows, 1) or (n,); pairs in doubt are looked at in float64."""
+            limits = radii.to(distances.dtype)  # noqa: B023  called within this turn
+            excess = distances - limits  # noqa: B023
             inside = excess < 0
-            i, j = (excess.abs_() <= doubt).nonzero(as_tuple=True)  # noqa: B023
+            i, j = (excess.abs_() <= doubt + limits * torch.finfo(limits.dtype).eps).nonzero(as_tuple=True)  # noqa: B023
             if len(i):
-                exact = _exact(fake, i + rows.start, real, j)  # noqa: B023
-                limit = radii[i + rows.start] if of_fakes else radii[j]  # noqa: B023
+                exact, limit = _exact(fake, i + rows.start, real, j), radii.expand_as(inside)[i, j]  # noqa: B023
                 inside[i, j] = exact < limit if strict else exact <= limit
             return inside
 
-        hits.fake_inside[rows] = decide(closed32, closed, False, False).any(dim=1)
-        hits.real_inside.logical_or_(decide(fake32[rows, None], fake_closed, True, False).any(dim=0))
-        strictly = decide(opened32, opened, False, True)
+        hits.fake_inside[rows] = decide(closed, False).any(dim=1)
+        hits.real_inside.logical_or_(decide(fake_closed[rows, None], False).any(dim=0))
+        strictly = decide(opened, True)
         hits.fake_balls[rows] = strictly.sum(dim=1)
         hits.real_covered.logical_or_(strictly.any(dim=0))
     return hits
@@ -164,7 +195,7 @@ def _hits(real: _Points, fake: _Points, k_border: int, k_open: int) -> _Hits:
 
 def _share(hits: Tensor, n: int, m: int) -> Measurement:
     p = float(hits.double().mean())
-    return Measurement(p, math.sqrt(p * (1 - p) / len(hits)), "binomial", n, m)
+    return Measurement(p, math.sqrt(p * (1 - p) / len(hits)), "binomial, the balls taken as given", n, m)
 
 
 def prdc(
@@ -260,11 +291,13 @@ def nearest_distances(*, queries: Tensor | np.ndarray, targets: Tensor | np.ndar
     a, b = as_pair(queries, targets, minimum=1)
     x, y = _centred(a, b)
     kept = min(1 + _SPARE, len(y))
-    index = torch.cat([_block(x, rows, y).topk(kept, dim=1, largest=False).indices for rows in _slices(len(x))])
-    rows = torch.arange(len(x))[:, None].expand(-1, kept)
-    exact = _exact(x, rows.flatten(), y, index.flatten()).reshape(-1, kept)
-    best = exact.min(dim=1)
-    return best.values.sqrt(), index.gather(1, best.indices[:, None]).squeeze(1)
+    tops = [_block(x, rows, y, lower=True).topk(kept, dim=1, largest=False) for rows in _slices(len(x))]
+    values, index = _nearest_exact(x, torch.arange(len(x)), y, torch.cat([t.indices for t in tops]))
+    if kept < len(y):
+        doubtful = (values[:, 0] > torch.cat([t.values[:, -1] for t in tops]).double()).nonzero().squeeze(1)
+        if len(doubtful):
+            values[doubtful], index[doubtful] = _slow_rows(x, doubtful, y, kept, same=False)
+    return values[:, 0].sqrt(), index[:, 0]
 
 
 def memorisation(*, train: Tensor | np.ndarray, test: Tensor | np.ndarray, fake: Tensor | np.ndarray) -> Memorisation:
