@@ -381,3 +381,16 @@ def test_report_is_one_page_without_the_network(run: Path, tmp_path: Path) -> No
         "w3.org" in link or "matplotlib.org" in link or "purl.org" in link or "creativecommons.org" in link
         for link in links
     ), links
+
+
+def test_a_folder_sorted_by_class_is_judged_by_a_random_part(tmp_path: Path) -> None:
+    """The first 200 files would be two digits; a random 200 have all ten."""
+    from pushforward.data.fetch import load_mnist_5k
+    from pushforward.evaluation import evaluate
+
+    test = load_mnist_5k("test")
+    assert test.labels is not None
+    np.savez(tmp_path / "sorted.npz", images=test.images[test.labels.argsort(stable=True)].numpy())
+    found = evaluate([str(tmp_path / "sorted.npz")], data="mnist-5k", n=200, metrics=["classes"])
+    values = found["results"][0]["values"]
+    assert all(values[f"class {k}"]["value"] > 0.03 for k in range(10))

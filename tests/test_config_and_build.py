@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pushforward.build import build_model, build_optimisers, resolve
 from pushforward.config import RunConfig, dump, load_recipe, override, parse, recipe_names
-from pushforward.errors import ConfigError
+from pushforward.errors import ConfigError, PushforwardError
 
 MINIMAL = {
     "model": {
@@ -83,6 +83,11 @@ def test_defaults_come_from_signatures() -> None:
         ("model.generator.name=nowhere:Net", "cannot be imported"),
         ("model.generator.name=os:Net", "has no 'Net'"),
         ("train.steps", "write it as key=value"),
+        ("model.generator.hidden.0.x=5", "is a value, not a table"),
+        ("model.weight_clip=0", "above 0"),
+        ("model.weight_clip=nan", "above 0"),
+        ("model.objective=math:pi", "no class or function"),
+        ("train.steps=true", "valid integer"),
         ("data.name.deeper=3", r"data\.name = "),
     ],
 )
@@ -172,3 +177,57 @@ def test_own_term_and_network_need_no_change_to_the_package(tmp_path: Path, monk
     run = runs.load_run(out)
     assert run.config.model["discriminator"] == {"name": "my_module_for_tests:Tiny", "width": 7}
     assert '"discriminator/my_module_for_tests:small_logits"' in (out / "log.jsonl").read_text()
+
+
+@pytest.mark.parametrize(
+    ("setting", "match"),
+    [
+        ("optimiser.generator.lr=-1", r"optimiser\.generator"),
+        ("optimiser.generator.lr=nan", "finite"),
+        ("optimiser.generator={name='adam', betas=[2, 3]}", r"optimiser\.generator"),
+        ("model.generator.hidden=[-1]", "at least 1"),
+        ("model.generator.hidden=[0]", "at least 1"),
+        ("model.discriminator.slope=nan", "finite"),
+        ("model.prior.dim=0", "at least 1"),
+    ],
+)
+def test_values_out_of_range_are_refused_when_built(setting: str, match: str) -> None:
+    with pytest.raises(ConfigError, match=match):
+        config = minimal(setting)
+        build_optimisers(config, build_model(config, (2,)))
+
+
+def test_a_term_named_in_short_takes_settings() -> None:
+    table = override({**MINIMAL, "model": {**MINIMAL["model"], "terms": ["r1"]}}, ["model.terms.0.weight=2"])
+    assert resolve(parse(table, "test")).model["terms"][0]["weight"] == 2
+
+
+@pytest.mark.parametrize(
+    ("settings_", "match"),
+    [
+        (["train.device=cuda"], "there is none here"),
+        (["train.tracker=nonsense"], "no such tracker"),
+        (["data.name=mnist-5k", "data.size=64"], "for folders of images"),
+        (["data.path=/nonexistent"], "needs none"),
+    ],
+)
+def test_settings_that_would_be_ignored_are_refused(tmp_path: Path, settings_: list[str], match: str) -> None:
+    from pushforward import runs
+
+    if settings_ == ["train.device=cuda"] and torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    config = parse(override(MINIMAL, ["data.name=ring-8", "train.steps=1", *settings_]), "test")
+    with pytest.raises(PushforwardError, match=match):
+        runs.train(config, tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_fewer_steps_than_taken_are_refused_on_resume(tmp_path: Path) -> None:
+    from pushforward import runs
+
+    table = override(MINIMAL, ["data.name=ring-8", "train.steps=4"])
+    runs.train(parse(table, "test"), tmp_path / "run", quiet=True)
+    before = (tmp_path / "run/config.toml").read_text()
+    with pytest.raises(ConfigError, match="4 steps already"):
+        runs.train(parse(override(table, ["train.steps=2"]), "test"), tmp_path / "run", resume=True, quiet=True)
+    assert (tmp_path / "run/config.toml").read_text() == before

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
 import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -87,7 +88,11 @@ def find(name: Any, table: Mapping[str, Any], where: str) -> Any:
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
-        return getattr(importlib.import_module(module), attribute)
+        found = getattr(importlib.import_module(module), attribute)
+        inspect.signature(found)
+        return found
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{where}: {name!r} is no class or function with a signature of its own.") from error
     except ImportError as error:
         raise ConfigError(
             f"{where}: the module {module!r} of {name!r} cannot be imported ({error}). It is looked for in the current folder too."
@@ -221,9 +226,10 @@ def _resolve_gan(table: Table) -> tuple[Table, tuple[str, ...]]:
         if key not in valid:
             raise ConfigError(f"unknown key 'model.{key}': {nearest(key, ['family', *valid])}")
     scalars = options_of(GAN, rest, "model", supplied={*_TABLES, "terms"})
-    for key, low in (("discriminator_steps", 1), ("weight_clip", 0)):
-        if scalars[key] is not None and scalars[key] < low:
-            raise ConfigError(f"model.{key} = {scalars[key]}: must be at least {low}.")
+    if scalars["discriminator_steps"] < 1:
+        raise ConfigError(f"model.discriminator_steps = {scalars['discriminator_steps']}: must be at least 1.")
+    if scalars["weight_clip"] is not None and not 0 < scalars["weight_clip"] < math.inf:
+        raise ConfigError(f"model.weight_clip = {scalars['weight_clip']}: must be above 0 and finite.")
     return {**parts, "terms": resolved, **scalars}, ("discriminator", "generator")
 
 
@@ -242,7 +248,7 @@ def _make(part: Table, kind: str, **supplied: Any) -> Any:
     factory = find(part["name"], _TABLES[kind], f"model.{kind}")
     try:
         return factory(**{k: v for k, v in part.items() if k != "name"}, **supplied)
-    except ValueError as error:
+    except (ValueError, TypeError, RuntimeError) as error:
         raise ConfigError(f"model.{kind} = {part['name']!r} cannot be built: {error}") from error
 
 
@@ -273,5 +279,10 @@ def build_optimisers(config: RunConfig, model: GenerativeModel) -> dict[str, tor
     for phase in model.phases():
         table = config.optimiser[phase.name]
         factory = find(table["name"], OPTIMISERS, f"optimiser.{phase.name}")
-        made[phase.name] = factory(phase.module.parameters(), **{k: v for k, v in table.items() if k != "name"})
+        try:
+            made[phase.name] = factory(phase.module.parameters(), **{k: v for k, v in table.items() if k != "name"})
+        except (ValueError, TypeError) as error:
+            raise ConfigError(f"optimiser.{phase.name}: {error}.") from error
+        if not all(math.isfinite(group["lr"]) for group in made[phase.name].param_groups):
+            raise ConfigError(f"optimiser.{phase.name}.lr = {table['lr']}: must be a finite number.")
     return made

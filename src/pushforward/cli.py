@@ -38,7 +38,7 @@ Data = Annotated[
     ),
 ]
 DataPath = Annotated[Path | None, typer.Option("--data-path", help="Folder in which the named data set lies.")]
-Seed = Annotated[int, typer.Option(help="Seed of the samples.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the samples.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 
 

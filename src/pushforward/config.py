@@ -21,7 +21,7 @@ Table = dict[str, Any]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class DataConfig(Section):
@@ -89,7 +89,8 @@ def parse(table: Table, where: str) -> RunConfig:
             raise ConfigError(f"{where}: unknown key {path!r}: {nearest(str(name), _fields(parents))}") from None
         if first["type"] == "missing":
             raise ConfigError(f"{where}: the table [{path}] is missing.") from None
-        raise ConfigError(f"{where}: {path} = {first['input']!r}: {first['msg'].lower()}.") from None
+        said = "give a table" if first["type"] in ("model_type", "dict_type") else first["msg"].lower()
+        raise ConfigError(f"{where}: {path} = {first['input']!r}: {said}.") from None
 
 
 def _fields(path: Iterable[Any]) -> list[str]:
@@ -156,19 +157,22 @@ def _set(table: Any, parts: list[str], value: Any, setting: str) -> Any:
     if isinstance(table, list):
         if not head.isdigit() or int(head) >= len(table):
             raise ConfigError(f"--set {setting!r}: {head!r} is not an index of a list of {len(table)}.")
-        return [
-            _set(v, rest, value, setting) if rest and i == int(head) else value if i == int(head) else v
-            for i, v in enumerate(table)
-        ]
+        changed = list(table)
+        changed[int(head)] = _below(changed[int(head)], head, rest, value, setting) if rest else value
+        return changed
     if not rest:
         # A component may be named in short: model.objective=hinge keeps no option of the old one.
         return {**table, head: value}
-    below = table.get(head, {})
+    return {**table, head: _below(table.get(head, {}), head, rest, value, setting)}
+
+
+def _below(below: Any, head: str, rest: list[str], value: Any, setting: str) -> Any:
+    """A setting one level down; a component named in short becomes a table."""
     if isinstance(below, str):
         below = {"name": below}
     if not isinstance(below, (dict, list)):
         raise ConfigError(f"--set {setting!r}: {head!r} is a value, not a table.")
-    return {**table, head: _set(below, rest, value, setting)}
+    return _set(below, rest, value, setting)
 
 
 # --- recipes --------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -132,14 +133,22 @@ class Candidate:
 
 
 def candidate(
-    target: str, n: int, by: Extractor, *, seed: int = 0, ranks: int = 1, quiet: bool = True
+    target: str,
+    n: int,
+    by: Extractor,
+    *,
+    shape: tuple[int, ...] | None = None,
+    seed: int = 0,
+    ranks: int = 1,
+    quiet: bool = True,
 ) -> tuple[Candidate, Features]:
-    """Samples of a run, or the images of a folder or an .npz/.npy file (all of them, or the first n), and their features.
+    """Samples of a run, or the images of a folder or an .npz/.npy file (all, or a random n of them), and their features.
 
     Args:
         target: A run, a folder or a file.
         n: How many.
         by: The extractor.
+        shape: Of one real image; others are refused.
         seed: Of a run's samples.
         ranks: Processes that share the work by index: each image is made and counted once.
         quiet: Show no progress.
@@ -154,7 +163,11 @@ def candidate(
     if ranks > 1:
         x, features, sampling = _in_processes(target, n, by.name, seed, ranks)
     else:
-        x, sampling = _images(path, 0, n, seed, quiet)
+        x, sampling = _images(path, n, 0, n, seed, points=by.name == "points", quiet=quiet)
+        if shape is not None and tuple(x.shape[1:]) != shape:
+            raise DataError(
+                f"{target}: images of shape {tuple(x.shape[1:])} against data of shape {shape}; bring them to one size first."
+            )
         features = by(x)
     if not is_run(path):
         return Candidate(path.stem, x, {"kind": "folder" if path.is_dir() else "array"}), features
@@ -170,20 +183,35 @@ def candidate(
     return Candidate(path.resolve().name, x, about), features
 
 
-def _images(path: Path, start: int, stop: int, seed: int, quiet: bool) -> tuple[Tensor, float]:
+def _images(path: Path, n: int, start: int, stop: int, seed: int, *, points: bool, quiet: bool) -> tuple[Tensor, float]:
     """Images start .. stop - 1 of a target, and the seconds that sampling them took."""
     if not is_run(path):
-        return load_path(path).images[start:stop], 0.0
+        x = _points(path) if points else load_path(path).images
+        # A folder is often sorted by class: judge a random part of it, always the same.
+        order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[:n].sort().values
+        return x[order[start:stop]], 0.0
     model = load_run(path).model
     began = time.perf_counter()
     x = sample(model, stop - start, seed=seed, start=start, quiet=quiet)
     return (to_bytes(x) if x.ndim == 4 else x), time.perf_counter() - began
 
 
-def _share(target: str, start: int, stop: int, by: str, seed: int, threads: int) -> tuple[Any, Any, Any, float]:
+def _points(path: Path) -> Tensor:
+    """Points (n, d) of an .npz that `pushforward sample` wrote."""
+    try:
+        with np.load(path, allow_pickle=False) as loaded:
+            x = torch.from_numpy(np.ascontiguousarray(loaded["images"], dtype=np.float32))
+    except Exception as error:  # numpy raises many kinds on damaged files
+        raise DataError(f"{path}: no .npz with points under 'images' ({error}).") from error
+    if x.ndim != 2:
+        raise DataError(f"{path}: shape {tuple(x.shape)}; points are (n, d).")
+    return x
+
+
+def _share(target: str, n: int, start: int, stop: int, by: str, seed: int, threads: int) -> tuple[Any, Any, Any, float]:
     """One process's part, as numpy arrays."""
     torch.set_num_threads(threads)
-    x, seconds = _images(Path(target), start, stop, seed, True)
+    x, seconds = _images(Path(target), n, start, stop, seed, points=by == "points", quiet=True)
     found = extractor(by)(x)
     return x.numpy(), found.features.numpy(), None if found.logits is None else found.logits.numpy(), seconds
 
@@ -195,7 +223,7 @@ def _in_processes(target: str, n: int, by: str, seed: int, ranks: int) -> tuple[
     edges = [round(n * r / ranks) for r in range(ranks + 1)]
     threads = max(1, torch.get_num_threads() // ranks)
     with ProcessPoolExecutor(ranks, mp_context=get_context("spawn")) as pool:
-        jobs = [pool.submit(_share, target, a, b, by, seed, threads) for a, b in pairwise(edges) if b > a]
+        jobs = [pool.submit(_share, target, n, a, b, by, seed, threads) for a, b in pairwise(edges) if b > a]
         parts = [job.result() for job in jobs]
     x, features = (torch.cat([torch.from_numpy(p[k]) for p in parts]) for k in (0, 1))
     assert len(x) == n, f"{len(x)} images came back from {ranks} processes, {n} were asked for"
@@ -255,6 +283,8 @@ def reference(
     notes: tuple[str, ...] = ()
     if not (isinstance(train, ImageSet) and isinstance(test, ImageSet)):
         assert isinstance(train, Density)
+        if by not in (None, "points"):
+            raise NotSupported(f"{data.name} has points and no images; leave --extractor {by} out.")
         n, judge = n or MAXIMUM, extractor("points")
         draws = [train.sample(n, generator=SampleStream(derive_seed(k), torch.arange(n))) for k in ("test", "train")]
         return Reference(data.name, against, judge(draws[0]), {"floor": judge(draws[1])}, None, judge, n, "fresh draws")
@@ -368,7 +398,15 @@ def evaluate(
     seen: dict[int, str] = {}
     for target in targets:
         began = time.perf_counter()
-        judged, features = candidate(target, side.n, side.by, seed=seed, ranks=ranks, quiet=quiet)
+        judged, features = candidate(
+            target,
+            side.n,
+            side.by,
+            shape=None if side.train is None else side.train.shape,
+            seed=seed,
+            ranks=ranks,
+            quiet=quiet,
+        )
         warnings = size_warnings(side.n, len(judged.x), features.features.shape[1])
         if judged.x.ndim == 4:
             warnings += image_warnings(judged.x, train=None if side.train is None else side.train.images)

@@ -20,6 +20,8 @@ class Prior(nn.Module, ABC):
 
     def __init__(self, *, dim: int) -> None:
         super().__init__()
+        if dim < 1:
+            raise ValueError(f"dim = {dim}: must be at least 1")
         self.dim = dim
         self._here: Tensor
         self.register_buffer("_here", torch.empty(0), persistent=False)  # knows the device

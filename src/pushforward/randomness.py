@@ -73,7 +73,7 @@ class SampleStream:
 
     def uniform(self, shape: Sequence[int]) -> Tensor:
         """Float32 in (0, 1), `shape[0]` = number of samples."""
-        return self._draw(shape, lambda high, low: torch.stack([high, low], dim=-1))
+        return self._draw(shape, lambda high, low: torch.stack([high, low], dim=-1).clamp_(max=1 - 2.0**-24))
 
     def normal(self, shape: Sequence[int]) -> Tensor:
         """Float32 standard normals, `shape[0]` = number of samples."""

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.tracking import get_available_trackers
 from torch import Tensor, nn
 
 from pushforward import config as configs
@@ -29,7 +30,7 @@ from pushforward.data.batches import Batches, DensityBatches, ImageBatches
 from pushforward.data.fetch import load
 from pushforward.data.images import ImageSet, save_grid, to_bytes
 from pushforward.data.toy import Density
-from pushforward.errors import CheckpointError, ConfigError
+from pushforward.errors import CheckpointError, ConfigError, DataError
 from pushforward.model import GenerativeModel
 from pushforward.randomness import SampleStream, derive_seed
 from pushforward.training import checkpoint
@@ -78,6 +79,14 @@ def train(config: RunConfig, out: Path, *, resume: bool = False, quiet: bool = F
     data = load_data(config)
     model = build_model(config, shape_of(data))
     t = config.train
+    if t.device in ("cuda", "mps") and not {"cuda": torch.cuda, "mps": torch.mps}[t.device].is_available():
+        raise ConfigError(f"train.device = {t.device!r}: there is none here; use 'auto' or 'cpu'.")
+    if t.tracker is not None and t.tracker not in {
+        str(getattr(name, "value", name)) for name in get_available_trackers()
+    }:
+        raise ConfigError(
+            f"train.tracker = {t.tracker!r}: accelerate knows no such tracker, or its package is not installed."
+        )
     accelerator = Accelerator(
         cpu=t.device == "cpu", mixed_precision=t.precision, log_with=t.tracker, project_dir=str(out)
     )
@@ -102,6 +111,10 @@ def train(config: RunConfig, out: Path, *, resume: bool = False, quiet: bool = F
     last = checkpoint.newest(checkpoints)
     if resume and last is not None:
         trainer.restore(last)
+        if trainer.step > t.steps:
+            raise ConfigError(
+                f"{out} has gone {trainer.step} steps already, more than train.steps = {t.steps}. Its checkpoints stay; ask for more steps."
+            )
     if main:
         write_atomic(out / "config.toml", configs.dump(config))
         if not (out / "environment.json").exists():
@@ -219,6 +232,8 @@ def draw_grid(trainer: Trainer, shape: Sequence[int], path: Path) -> None:
 
 def save_picture(x: Tensor, path: Path, *, columns: int | None = None) -> None:
     """Samples as a picture: a grid of images (bytes, or floats in [-1, 1]), a scatter plot of points, a histogram of numbers."""
+    if path.suffix != ".png":
+        raise DataError(f"{path}: a picture's file ends in .png.")
     if x.ndim == 4:
         return save_grid(x if x.dtype == torch.uint8 else to_bytes(x), path, columns=columns)
     from pushforward.report.figures import points_figure

@@ -249,3 +249,18 @@ def test_hash_sees_pixels_and_labels() -> None:
     labelled = ImageSet(x, torch.tensor([0, 1]))
     hashes = {ImageSet(x).sha256, ImageSet(y).sha256, labelled.sha256, ImageSet(x.reshape(1, 1, 2, 4)).sha256}
     assert len(hashes) == 4
+
+
+def test_writing_into_a_folder_that_holds_something_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "old.png").write_bytes(b"")
+    with pytest.raises(DataError, match="not empty"):
+        write_folder(torch.zeros(1, 1, 2, 2, dtype=torch.uint8), tmp_path)
+
+
+def test_images_without_pixels_and_absurd_labels_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "x-idx3").write_bytes(idx(np.zeros((5, 0, 0))))
+    with pytest.raises(DataError, match="no pixel"):
+        read_idx_pair(tmp_path / "x-idx3", None, "x")
+    np.savez(tmp_path / "a.npz", images=np.zeros((2, 4, 4), np.uint8), labels=np.array([0, 3 * 10**8]))
+    with pytest.raises(DataError, match="a label of 300000000"):
+        read_array(tmp_path / "a.npz")

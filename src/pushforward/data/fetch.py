@@ -112,6 +112,11 @@ def load(
     """
     if split not in ("train", "test"):
         raise DataError(f"split {split!r} is neither 'train' nor 'test'.")
+    target = Path(name).expanduser()
+    if name in NAMES and (size is not None or channels is not None):
+        raise DataError(f"size and channels are for folders of images; {name} has a size of its own.")
+    if path is not None and name not in (*IDX_SOURCES, "cifar10"):
+        raise DataError(f"a path is for data sets that consist of files; {name} needs none. Leave it out.")
     if name in DENSITIES:
         return DENSITIES[name]
     if name == "mnist-5k":
@@ -120,7 +125,6 @@ def load(
         return _load_idx(name, split, path)
     if name == "cifar10":
         return _load_cifar10(split, path)
-    target = Path(name).expanduser()
     if not target.exists():
         raise DataError(f"no data set and no file is called {name!r}: {nearest(name, NAMES)}")
     return load_path(target, split, size=size, channels=channels)
@@ -132,6 +136,8 @@ def load_path(path: Path, split: str = "train", *, size: int | None = None, chan
         if (path / "train").is_dir() and (path / "test").is_dir():
             return read_folder(path / split, size=size, channels=channels)
         return read_folder(path, size=size, channels=channels)
+    if size is not None or channels is not None:
+        raise DataError(f"size and channels are for folders of images; {path} is a file.")
     if path.suffix in (".npz", ".npy"):
         return read_array(path)
     if "idx3" in path.name:

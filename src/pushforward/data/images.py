@@ -73,8 +73,8 @@ class ImageSet:
             raise DataError(
                 f"{self.name}: images must be uint8 (N, C, H, W) with 1 or 3 channels; got {x.dtype} {tuple(x.shape)}."
             )
-        if len(x) == 0:
-            raise DataError(f"{self.name}: holds no image.")
+        if x.numel() == 0:
+            raise DataError(f"{self.name}: holds no pixel (shape {tuple(x.shape)}).")
         if y is not None and (y.dtype != torch.int64 or y.shape != (len(x),)):
             raise DataError(
                 f"{self.name}: {len(x)} images but labels of shape {tuple(y.shape)}; they must match one to one."
@@ -237,6 +237,8 @@ def as_labels(y: np.ndarray, n: int, name: str) -> Tensor:
         raise DataError(f"{name}: {n} images but labels of shape {y.shape}; they must match one to one.")
     if not np.issubdtype(y.dtype, np.integer) or y.min() < 0:
         raise DataError(f"{name}: labels must be whole numbers from 0 up; got {y.dtype}.")
+    if y.max() >= 100_000:
+        raise DataError(f"{name}: a label of {y.max()}; labels count classes from 0 up.")
     return torch.from_numpy(y.astype(np.int64))
 
 
@@ -279,7 +281,7 @@ def read_folder(path: Path, *, size: int | None = None, channels: int | None = N
                 if size is not None:
                     image = resize_and_crop(image, size)
                 pixels.append(np.asarray(image, dtype=np.uint8))
-        except (OSError, SyntaxError, ValueError) as error:
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise DataError(f"{file}: cannot be read as an image ({error}). Mend or remove it.") from error
         grey &= grey_one
     if channels is None and not grey:
@@ -313,6 +315,8 @@ def write_folder(images: Tensor, path: Path) -> None:
     from PIL import Image
 
     path.mkdir(parents=True, exist_ok=True)
+    if any(path.iterdir()):
+        raise DataError(f"{path} is not empty: new images would mix with what is there. Choose another folder.")
     width = max(5, len(str(len(images) - 1)))
     for i, image in enumerate(images.permute(0, 2, 3, 1).numpy()):
         Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(path / f"{i:0{width}d}.png")

@@ -63,6 +63,10 @@ class _Side:
     @cached_property
     def spectral(self) -> tuple[Tensor, Tensor]:
         """A factor L (d, r) of the covariance, S = L L^T, and its pseudo-inverse (r, d), whatever the rank."""
+        if self.n <= self.x.shape[1]:  # the data are a smaller factor than the covariance
+            _, s, vt = torch.linalg.svd(self.centred(slice(None)) / math.sqrt(self.n - 1), full_matrices=False)
+            kept = s > self.x.shape[1] * torch.finfo(torch.float64).eps * s[0]
+            return vt[kept].T * s[kept], vt[kept] / s[kept, None]
         values, vectors = torch.linalg.eigh(self.covariance)
         kept = values > len(values) * torch.finfo(torch.float64).eps * values[-1].clamp(min=0)
         root, vectors = values[kept].sqrt(), vectors[:, kept]

@@ -62,6 +62,8 @@ class DCGANGenerator(nn.Module):
         upsample: Literal["transposed", "nearest"] = "transposed",
     ) -> None:
         super().__init__()
+        if width < 1:
+            raise ValueError(f"width = {width}: must be at least 1")
         c_out, self.side, levels = pyramid(shape)
         channels = [width * 2**k for k in reversed(range(levels))]
         self.stem = nn.Linear(latent, channels[0] * self.side**2)
@@ -97,6 +99,8 @@ class DCGANDiscriminator(nn.Module):
         self, *, shape: Sequence[int], width: int = 64, norm: DiscriminatorNorm = "batch", slope: float = 0.2
     ) -> None:
         super().__init__()
+        if width < 1:
+            raise ValueError(f"width = {width}: must be at least 1")
         c_in, side, levels = pyramid(shape)
         body: list[nn.Module] = []
         for k in range(levels):

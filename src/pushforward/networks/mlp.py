@@ -13,6 +13,13 @@ from pushforward.networks.blocks import DiscriminatorNorm, Norm, maybe_spectral
 Output = Literal["tanh", "identity"]
 
 
+def _check(hidden: Sequence[int], slope: float) -> None:
+    if any(wide < 1 for wide in hidden):
+        raise ValueError(f"hidden = {list(hidden)}: each width must be at least 1")
+    if not math.isfinite(slope):
+        raise ValueError(f"slope = {slope}: must be a finite number")
+
+
 class MLPGenerator(nn.Module):
     """Latent (B, latent) to data (B, *shape).
 
@@ -36,6 +43,7 @@ class MLPGenerator(nn.Module):
         output: Output = "tanh",
     ) -> None:
         super().__init__()
+        _check(hidden, slope)
         self.shape = tuple(shape)
         layers: list[nn.Module] = []
         width = latent
@@ -73,6 +81,7 @@ class MLPDiscriminator(nn.Module):
         slope: float = 0.2,
     ) -> None:
         super().__init__()
+        _check(hidden, slope)
         layers: list[nn.Module] = [nn.Flatten()]
         width = math.prod(shape)
         for wide in hidden:

@@ -57,19 +57,22 @@ def gather(folder: Path) -> Shown:
     """
     if not (folder / "config.toml").is_file():
         raise DataError(f"{folder} is not a run (it has no config.toml).")
-    grids = sorted((folder / "samples").glob("[0-9]*.png"))
+    grids = sorted(g for g in (folder / "samples").glob("*.png") if g.stem.isdigit())
     log = read_log(folder / "log.jsonl")
     if not grids or not log:
         raise DataError(f"{folder} has no samples yet; train it further with --resume.")
     chosen = [grids[round(i * (len(grids) - 1) / (STRIP - 1))] for i in range(STRIP)] if len(grids) > STRIP else grids
     config = read(folder / "config.toml")
     last = log[-1]
+    result = _read_json(folder / "result.json") if (folder / "result.json").exists() else None
+    if result is not None and not {"protocol", "floor", "values", "name", "training_seconds"} <= result.keys():
+        raise DataError(f"{folder / 'result.json'} is not what `pushforward evaluate` writes; evaluate the run again.")
     return Shown(
         name=folder.resolve().name,
         about=config.get("about", ""),
         samples=_picture(grids[-1]),
         strip=[(int(g.stem), _picture(g)) for g in chosen],
-        result=_read_json(folder / "result.json") if (folder / "result.json").exists() else None,
+        result=result,
         log=log,
         environment=_read_json(folder / "environment.json"),
         config=config,
@@ -84,6 +87,8 @@ def write_report(folders: list[Path], out: Path) -> None:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     shown = [gather(f) for f in folders]
+    if len({s.name for s in shown}) < len(shown):
+        raise DataError("two of these runs have the same folder name; the page tells runs apart by it. Rename one.")
     judged = [s.result for s in shown if s.result is not None]
     protocols = {json.dumps({k: v for k, v in r["protocol"].items() if k != "metrics"}, sort_keys=True) for r in judged}
     if len(protocols) > 1:

@@ -101,6 +101,8 @@ def load(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
         listing = dict(state["files"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path / STATE} is missing or damaged ({error}). {way_out}") from error
+    if not listing:
+        raise CheckpointError(f"{path / STATE} lists no files: it is damaged. {way_out}")
     tensors = {}
     for name, expected in listing.items():
         file = path / name

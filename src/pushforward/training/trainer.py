@@ -278,6 +278,15 @@ class Trainer:
             CheckpointError: damaged, or of another model; the trainer is then not to be used.
         """
         tensors, state = checkpoint.load(path)
+        for key in ("step", "position", "seconds"):
+            if key not in state:
+                raise CheckpointError(
+                    f"{path / 'state.json'} lacks {key!r}: it is damaged. Remove the folder {path} to go on from the one before."
+                )
+        if not {"model", "optimisers"} <= tensors.keys():
+            raise CheckpointError(
+                f"{path} lacks the model or its optimisers: it is damaged. Remove the folder to go on from the one before."
+            )
         if ("ema" in tensors) != (self.ema is not None):
             raise CheckpointError(
                 f"{path} was made {'with' if 'ema' in tensors else 'without'} averaged weights (train.ema); use the setting it was made with."
