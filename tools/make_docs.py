@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pushforward.config import recipe_names, recipe_text
-from pushforward.report.tables import cell
+from pushforward.report.tables import SHOWN, cell
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -97,6 +97,51 @@ def throughput() -> list[str]:
     return [*lines, ""]
 
 
+def floor() -> list[str]:
+    found = read("floor")
+    if found is None:
+        return []
+    shown = [k for k in SHOWN if any(k in r["values"] for r in found["rows"])]
+    lines = [
+        "## The floor of each metric",
+        "",
+        f"MNIST training images against test images, digit encoder `{found['extractor_sha256'][:12]}`. The Frechet distance falls with n: that is its bias.",
+        f"Made by `python {found['command']}`.",
+        "",
+        row("n", *(SHOWN[k] for k in shown)),
+        row(*["---"] * (len(shown) + 1)),
+    ]
+    return [*lines, *(row(f"{r['n']:,}", *(cell(r["values"], k) for k in shown)) for r in found["rows"]), ""]
+
+
+def metrics() -> list[str]:
+    found = read("metrics")
+    if found is None:
+        return []
+    lines = [
+        "## Metrics against other libraries",
+        "",
+        "The same float32 features, each measurement a process of its own, ours and the peer in turn; medians. Memory is the growth of the peak.",
+        f"Made by `python {found['command']}`.",
+        "",
+        row("metric", "who", "n", "d", "seconds", "extra MB", "time over ours"),
+        row(*["---"] * 7),
+    ]
+    for r in found["rows"]:
+        lines.append(
+            row(
+                r["metric"],
+                r["who"],
+                f"{r['n']:,}",
+                r["d"],
+                f"{r['seconds']:.2f}",
+                f"{r['extra_mb']:.0f}",
+                f"{r['ratio']:.2f}",
+            )
+        )
+    return [*lines, ""]
+
+
 def startup() -> list[str]:
     found = read("startup")
     if found is None:
@@ -134,7 +179,7 @@ def main() -> None:
         "Every figure here was made by the command beside it; `make docs` writes this page from `docs/results/*.json`.",
         "",
     ]
-    (DOCS / "results.md").write_text("\n".join([*head, *quality(), *throughput(), *startup()]))
+    (DOCS / "results.md").write_text("\n".join([*head, *quality(), *throughput(), *floor(), *metrics(), *startup()]))
     (DOCS / "recipes.md").write_text(recipes())
     print("docs/results.md, docs/recipes.md")
 
