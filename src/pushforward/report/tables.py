@@ -31,7 +31,7 @@ def cell(values: dict[str, Any], key: str) -> str:
     if key not in values:
         return "-"
     value, stderr = values[key]["value"], values[key]["stderr"]
-    return number(value, stderr) if stderr is None else f"{number(value, stderr)} ± {stderr:.2g}"
+    return number(value, stderr) if stderr is None else f"{number(value, stderr)} ± {number(stderr, stderr)}"
 
 
 def number(value: float, stderr: float | None) -> str:
