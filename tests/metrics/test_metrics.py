@@ -120,11 +120,12 @@ def test_precision_recall_against_brute_force(k: int, offset: float) -> None:
 
 
 def test_precision_recall_in_many_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pushforward.metrics import neighbours
+    from pushforward.metrics import distances
 
     real, fake = gaussian(300, 5, 0), gaussian(300, 5, 1, mean=0.5)
     whole = precision_recall(real=real, fake=fake)
-    monkeypatch.setattr(neighbours, "BLOCK", 7)
+    monkeypatch.setattr(distances, "BLOCK", 7)
+    monkeypatch.setattr(distances, "KEPT", 0)  # every block prepared anew
     assert precision_recall(real=real, fake=fake) == whole
 
 

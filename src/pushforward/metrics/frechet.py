@@ -16,12 +16,13 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from scipy.linalg.blas import dsyrk
+from scipy.linalg.lapack import dpotrf, dsygst
 from torch import Tensor
 
 from pushforward.metrics.measurement import Measurement, as_pair
 
-BLOCK = 8192
-
+BLOCK = 1024  # rows that are held in float64 at a time
 
 SMALL = 256  # up to this many features full decompositions cost nothing
 INFLUENCES = 2000  # rows a side whose influence is computed, in many dimensions
@@ -33,32 +34,38 @@ class _Side:
     def __init__(self, x: Tensor) -> None:
         self.n = len(x)
         self.x = x
-        self.shift = x[:1].double()
-        total = torch.zeros(1, x.shape[1], dtype=torch.float64)
+        total = torch.zeros(x.shape[1], dtype=torch.float64)
         for block in x.split(BLOCK):
-            total += (block.double() - self.shift).sum(
-                dim=0
-            )  # about a point of the data: an offset of 1e4 costs no digits
-        self.offset = total / self.n
-        self.mean = self.shift + self.offset
+            total += block.sum(dim=0, dtype=torch.float64)
+        self.mean = total / self.n
 
     def centred(self, rows: Tensor | slice) -> Tensor:
         """Some rows about the mean, float64."""
         return self.x[rows].double() - self.mean
 
     @cached_property
-    def covariance(self) -> Tensor:
-        """Float64 (d, d), summed block by block."""
-        out = torch.zeros(self.x.shape[1], self.x.shape[1], dtype=torch.float64)
+    def upper(self) -> np.ndarray:
+        """The covariance, float64 (d, d), its upper triangle alone: symmetric products cost half of full ones."""
+        d = self.x.shape[1]
+        out = np.zeros((d, d), order="F")
         for start in range(0, self.n, BLOCK):
-            block = self.centred(slice(start, start + BLOCK))
-            out.addmm_(block.T, block)
-        return out.div_(self.n - 1)
+            block = self.centred(slice(start, start + BLOCK)).numpy()
+            out = dsyrk(1 / (self.n - 1), block.T, beta=1.0, c=out, overwrite_c=True)
+        return out
+
+    @property
+    def covariance(self) -> Tensor:
+        """Float64 (d, d)."""
+        upper = torch.from_numpy(self.upper)
+        return upper.triu() + upper.triu(1).T
 
     @cached_property
     def trace(self) -> float:
-        """Of the covariance, without forming it."""
-        return sum(float((b.double() - self.mean).square().sum()) for b in self.x.split(BLOCK)) / (self.n - 1)
+        """Of the covariance, which is formed only where it is needed anyway."""
+        if "upper" in vars(self):
+            return float(self.upper.diagonal().sum())
+        rows = range(0, self.n, BLOCK)
+        return sum(float(self.centred(slice(i, i + BLOCK)).square_().sum()) for i in rows) / (self.n - 1)
 
     @cached_property
     def spectral(self) -> tuple[Tensor, Tensor]:
@@ -76,23 +83,23 @@ class _Side:
 def _coupling(a: _Side, b: _Side) -> float:
     """Tr (S_a S_b)^(1/2): the sum of the singular values of L_b^T L_a for any factors L."""
     d = a.x.shape[1]
-    if min(a.n, b.n) <= d:  # the centred data are factors, and smaller than any covariance
+    if min(a.n, b.n) <= d and max(a.n, b.n) <= 8 * d:  # the centred data are factors: no covariance is needed
         gram = (a.centred(slice(None)) @ b.centred(slice(None)).T).div_(math.sqrt((a.n - 1) * (b.n - 1)))
         return float(torch.linalg.svdvals(gram).sum())
     if d > SMALL:
-        factor, failed = torch.linalg.cholesky_ex(b.covariance)
+        factor, failed = dpotrf(b.upper)
         if not failed:
-            inner = factor.T @ a.covariance @ factor
-            values = torch.linalg.eigvalsh(inner)
+            inner, _ = dsygst(a.upper, factor, itype=2)  # U A U^T, U^T U = B
+            values = np.linalg.eigvalsh(inner, UPLO="U")
             if values[0] > 1e-10 * values[-1]:  # otherwise roots of rounding errors would count
-                return float(values.sqrt().sum())
+                return float(np.sqrt(values).sum())
     return float(torch.linalg.svdvals(b.spectral[0].T @ a.spectral[0]).sum())
 
 
 def _stderr(a: _Side, b: _Side) -> float:
     """Infinitesimal jackknife: the spread of each sample's influence on the distance."""
     u, s, vt = torch.linalg.svd(b.spectral[0].T @ a.spectral[0], full_matrices=False)
-    gap = (b.mean - a.mean).squeeze(0)
+    gap = b.mean - a.mean
 
     def variance(side: _Side, rotation: Tensor, sign: float) -> float:
         rows = (
@@ -131,7 +138,8 @@ def frechet_distance(*, real: Tensor | np.ndarray, fake: Tensor | np.ndarray, un
     """
     x, y = as_pair(real, fake)
     a, b = _Side(x), _Side(y)
-    value = float((b.mean - a.mean).square().sum()) + a.trace + b.trace - 2 * _coupling(a, b)
+    coupling = _coupling(a, b)
+    value = float((b.mean - a.mean).square().sum()) + a.trace + b.trace - 2 * coupling
     if value < -1e-8 * (a.trace + b.trace):
         raise ArithmeticError(
             f"a squared distance of {value:g} is below zero beyond rounding; please report these features."

@@ -7,32 +7,35 @@ All pairs are used (the U-statistic), not random subsets: the estimate is unbias
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from pushforward.metrics.measurement import Measurement, as_pair
 
 GROUPS = 40  # of the jackknife
+BLOCK = 2048  # rows and columns of the kernel that are held at a time
 
 
-def _sums(a: Tensor, b: Tensor, groups_a: list[slice], groups_b: list[slice], *, same: bool) -> Tensor:
+def _sums(a: Tensor, b: Tensor, groups: int, *, same: bool) -> Tensor:
     """Sums of the kernel over pairs of groups, float64 (G, G); without the diagonal pairs when both sets are one."""
-    d = a.shape[1]
-    out = torch.zeros(len(groups_a), len(groups_b), dtype=torch.float64)
-    for i, rows in enumerate(groups_a):
-        first = groups_b[i].start if same else 0  # symmetric: only blocks on and above the diagonal
-        kernel = (a[rows] @ b[first:].T).div_(d).add_(1)
-        kernel = kernel * kernel * kernel
-        if same:
-            kernel.diagonal().zero_()
-        columns = kernel.sum(dim=0).double()
-        for j in range(i if same else 0, len(groups_b)):
-            out[i, j] = columns[groups_b[j].start - first : groups_b[j].stop - first].sum()
-    return out + out.triu(1).T if same else out
+    out = torch.zeros(groups, groups, dtype=torch.float64)
+    one = torch.ones(1, 1)
+    of_a, of_b = (torch.arange(len(t)).mul_(groups).div_(len(t), rounding_mode="floor") for t in (a, b))
+    for i in range(0, len(a), BLOCK):
+        rows = a[i : i + BLOCK].float()
+        for j in range(i if same else 0, len(b), BLOCK):
+            kernel = torch.addmm(one, rows, b[j : j + BLOCK].float().T, alpha=1 / a.shape[1])
+            kernel = kernel.square().mul_(kernel)
+            if same and i == j:
+                kernel.diagonal().zero_()
+            block = (kernel @ F.one_hot(of_b[j : j + BLOCK], groups).float()).double()  # rows by groups
+            total = torch.zeros_like(out).index_add_(0, of_a[i : i + BLOCK], block)
+            out += total + total.T if same and i != j else total  # symmetric: only blocks on and above the diagonal
+    return out
 
 
 def kernel_distance(*, real: Tensor | np.ndarray, fake: Tensor | np.ndarray) -> Measurement:
@@ -56,12 +59,11 @@ def kernel_distance(*, real: Tensor | np.ndarray, fake: Tensor | np.ndarray) -> 
         >>> kernel_distance(real=x, fake=x + 1).value  # 1 + 27 - 2 (1 + 1 + 8 + 27) / 4
         9.5
     """
-    x, y = (t.float() for t in as_pair(real, fake))
+    x, y = as_pair(real, fake)
     n, m = len(x), len(y)
     count = min(GROUPS, n, m)
-    edges = [[round(i * size / count) for i in range(count + 1)] for size in (n, m)]
-    gx, gy = ([slice(lo, hi) for lo, hi in itertools.pairwise(e)] for e in edges)
-    sxx, syy, sxy = _sums(x, x, gx, gx, same=True), _sums(y, y, gy, gy, same=True), _sums(x, y, gx, gy, same=False)
+    sxx, syy, sxy = _sums(x, x, count, same=True), _sums(y, y, count, same=True), _sums(x, y, count, same=False)
+    sizes = [torch.bincount(torch.arange(k) * count // k).tolist() for k in (n, m)]
 
     def estimate(kept_x: float, kept_y: float, xx: float, yy: float, xy: float) -> float:
         return xx / (kept_x * (kept_x - 1)) + yy / (kept_y * (kept_y - 1)) - 2 * xy / (kept_x * kept_y)
@@ -71,7 +73,7 @@ def kernel_distance(*, real: Tensor | np.ndarray, fake: Tensor | np.ndarray) -> 
         raise ValueError("the cubic kernel overflows on features this large; scale both sides by one factor.")
     without = []
     for g in range(count):
-        kept_x, kept_y = n - (gx[g].stop - gx[g].start), m - (gy[g].stop - gy[g].start)
+        kept_x, kept_y = n - sizes[0][g], m - sizes[1][g]
         if min(kept_x, kept_y) < 2:
             continue
         xx = float(sxx.sum() - 2 * sxx[g].sum() + sxx[g, g])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+BLOCK = 16_384  # rows looked at together: what is on disk alone stays there
 LARGEST = 1e15
 """Features beyond this size are refused: squares and cubes of them overflow."""
 
@@ -50,17 +52,26 @@ def as_features(x: Tensor | np.ndarray, name: str, *, minimum: int = 2) -> Tenso
     x = x.detach().cpu()
     if x.dtype not in (torch.float32, torch.float64):
         x = x.to(torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else torch.float64)
-    finite = torch.isfinite(x).all(dim=1)
-    if not finite.all():
-        raise ValueError(
-            f"{name}: {int((~finite).sum())} of {len(x)} rows are not finite (the first is row {int((~finite).nonzero()[0])})."
-        )
-    largest = float(x.abs().max())
+    largest = _largest(x)
+    if not math.isfinite(largest):
+        bad = torch.cat([~torch.isfinite(block).all(dim=1) for block in x.split(BLOCK)]).nonzero()
+        raise ValueError(f"{name}: {len(bad)} of {len(x)} rows are not finite (the first is row {int(bad[0])}).")
     if largest > LARGEST:
         raise ValueError(
             f"{name} has values up to {largest:.1g}; beyond {LARGEST:.0e} their squares lose all meaning. Scale them."
         )
     return x
+
+
+def _largest(x: Tensor) -> float:
+    """The largest absolute value; infinity where something is not finite."""
+    found = 0.0
+    for block in x.split(BLOCK):
+        low, high = (float(v) for v in block.aminmax())
+        if not (math.isfinite(low) and math.isfinite(high)):
+            return math.inf
+        found = max(found, -low, high)
+    return found
 
 
 def as_pair(real: Tensor | np.ndarray, fake: Tensor | np.ndarray, *, minimum: int = 2) -> tuple[Tensor, Tensor]:

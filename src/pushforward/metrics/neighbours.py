@@ -1,22 +1,22 @@
 """Metrics on nearest neighbours: is a fake near the data, is the data near a fake, is a fake a copy?
 
-Distances are blocks of one float32 product of centred features; whatever a comparison leaves in doubt at that precision is decided
-anew in float64, so the answer is that of exact distances. Memory grows with n times the block, never with n squared.
+Distances come in blocks with bounds on their errors (`distances.py`); whatever a comparison leaves in doubt is decided anew in float64, so
+the answer is that of exact distances. Memory grows with n times the block, never with n squared.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pushforward.metrics.distances import Points, about_one_centre, block, exact, slices
 from pushforward.metrics.measurement import Measurement, as_features, as_pair
 
-BLOCK = 1024
 _SPARE = 4  # candidates beyond k whose distances are computed exactly
 
 
@@ -41,110 +41,73 @@ class Memorisation(NamedTuple):
     score: Measurement
 
 
-class _Points:
-    """Features ready for blocks of squared distances."""
+class _Nearest:
+    """For each row of a set the `wanted` smallest lower bounds of its distances to others, as blocks come in."""
 
-    def __init__(self, x: Tensor, centre: Tensor) -> None:
-        self.exact = x
-        self.centre = centre
-        self.x = x.sub(centre).float() if x.dtype == torch.float32 else (x.double() - centre).float()
-        self.norms = self.x.square().sum(dim=1)
+    def __init__(self, n: int, wanted: int) -> None:
+        self.bounds = torch.full((n, wanted), math.inf)
+        self.index = torch.zeros(n, wanted, dtype=torch.int64)
 
-    def __len__(self) -> int:
-        return len(self.x)
-
-    def rows(self, index: Tensor) -> Tensor:
-        """Some rows in float64."""
-        return self.exact[index].double()
-
-
-def _centred(*sets: Tensor) -> list[_Points]:
-    """All sets about one common point: the distance of far-off clouds keeps its digits."""
-    centre = torch.stack([s.double().mean(dim=0) for s in sets]).mean(dim=0)
-    return [_Points(s, centre.to(s.dtype)) for s in sets]
+    def merge(self, rows: slice, bounds: Tensor, first: int) -> None:
+        """Lower bounds of some rows to the others from `first` on, (rows, others)."""
+        wanted = self.bounds.shape[1]
+        better = (bounds.amin(dim=1) < self.bounds[rows, -1]).nonzero().squeeze(1)  # in large sets few rows have any
+        values, index = bounds[better].topk(min(wanted, bounds.shape[1]), dim=1, largest=False)
+        where = better + rows.start
+        values, index = torch.cat([self.bounds[where], values], 1), torch.cat([self.index[where], index + first], 1)
+        self.bounds[where], order = values.topk(wanted, dim=1, largest=False)
+        self.index[where] = index.gather(1, order)
 
 
-def _trust(d: int) -> float:
-    """Relative to the squared norms of a pair, a bound on the float32 rounding error of its squared distance."""
-    return torch.finfo(torch.float32).eps * (2 * math.sqrt(d) + 8)
-
-
-def _block(a: _Points, rows: slice, b: _Points, columns: slice = slice(None), *, lower: bool = False) -> Tensor:
-    """Squared distances of some rows of a to some of b, float32; with `lower` bounds that no exact distance is below."""
-    keep = 1 - _trust(a.x.shape[1]) if lower else 1.0
-    products = torch.addmm(b.norms[columns] * keep, a.x[rows], b.x[columns].T, alpha=-2)
-    return products.add_(a.norms[rows, None] * keep)
-
-
-def _exact(a: _Points, i: Tensor, b: _Points, j: Tensor) -> Tensor:
-    """Squared distances of pairs in float64."""
-    size = max(1, 4_000_000 // a.x.shape[1])
-    parts = [(a.rows(p) - b.rows(q)).square().sum(dim=-1) for p, q in zip(i.split(size), j.split(size), strict=True)]
-    return torch.cat(parts) if parts else torch.empty(0, dtype=torch.float64)
-
-
-def _slices(n: int) -> list[slice]:
-    return [slice(start, min(start + BLOCK, n)) for start in range(0, n, BLOCK)]
-
-
-def _candidates(x: _Points, wanted: int) -> tuple[Tensor, Tensor]:
-    """The `wanted` other points with the smallest lower bounds of each point, and the largest of those bounds.
-
-    Itself is left out by index. Distances are symmetric: each block serves its rows and its columns.
-    """
-    n = len(x)
-    best = torch.full((n, wanted), math.inf)
-    near = torch.zeros(n, wanted, dtype=torch.int64)
-
-    def merge(rows: slice, bounds: Tensor, first: int) -> None:
-        values, index = bounds.topk(min(wanted, bounds.shape[1]), dim=1, largest=False)
-        values, index = torch.cat([best[rows], values], dim=1), torch.cat([near[rows], index + first], dim=1)
-        best[rows], order = values.topk(wanted, dim=1, largest=False)
-        near[rows] = index.gather(1, order)
-
-    slices = _slices(n)
-    for i, rows in enumerate(slices):
-        for columns in slices[i:]:
-            bounds = _block(x, rows, x, columns, lower=True)
+def _candidates(x: Points, wanted: int) -> _Nearest:
+    """Of all other points of the same set: itself is left out by index. Each block serves its rows and its columns."""
+    found = _Nearest(len(x), wanted)
+    for i, rows in enumerate(slices(len(x))):
+        for columns in slices(len(x))[i:]:
+            distances, doubt = block(x, rows, x, columns)
+            lower = distances.sub_(doubt)
             if rows == columns:
-                merge(rows, bounds.fill_diagonal_(math.inf), columns.start)
+                found.merge(rows, lower.fill_diagonal_(math.inf), columns.start)
             else:
-                merge(rows, bounds, columns.start)
-                merge(columns, bounds.T, rows.start)
-    return near, best[:, -1]
+                found.merge(rows, lower, columns.start)
+                found.merge(columns, lower.T.contiguous(), rows.start)
+    return found
 
 
-def _nearest_exact(x: _Points, rows: Tensor, y: _Points, near: Tensor) -> tuple[Tensor, Tensor]:
+def _nearest_exact(x: Points, rows: Tensor, y: Points, near: Tensor) -> tuple[Tensor, Tensor]:
     """Exact squared distances of some rows to their candidates, ascending, and the candidates in that order."""
-    wanted = near.shape[1]
-    exact = _exact(x, rows[:, None].expand(-1, wanted).flatten(), y, near.flatten()).reshape(-1, wanted)
-    values, order = exact.sort(dim=1)
+    values, order = exact(x, rows, y, near).sort(dim=1)
     return values, near.gather(1, order)
 
 
-def _slow_rows(x: _Points, rows: Tensor, y: _Points, wanted: int, *, same: bool) -> tuple[Tensor, Tensor]:
-    """What `_nearest_exact` gives, for rows whose neighbours float32 cannot tell apart: candidates by float64."""
+def _slow_rows(x: Points, rows: Tensor, y: Points, wanted: int, *, same: bool) -> tuple[Tensor, Tensor]:
+    """What `_nearest_exact` gives, for rows whose neighbours the fast bounds cannot tell apart: candidates by float64."""
     values, index = [], []
+    centre = x.centre.double()
     for part in rows.split(256):
-        distances = torch.cdist(x.rows(part) - x.centre.double(), y.exact.double() - y.centre.double())
-        if same:
-            distances[torch.arange(len(part)), part] = math.inf
-        found = _nearest_exact(x, part, y, distances.topk(wanted, dim=1, largest=False).indices)
-        values.append(found[0])
-        index.append(found[1])
+        found = _Nearest(len(part), wanted)
+        found.bounds = found.bounds.double()
+        for columns in slices(len(y)):
+            distances = torch.cdist(x.given[part].double() - centre, y.given[columns].double() - centre)
+            if same:
+                distances[part[:, None] == torch.arange(columns.start, columns.stop)] = math.inf
+            found.merge(slice(0, len(part)), distances, columns.start)
+        near = _nearest_exact(x, part, y, found.index)
+        values.append(near[0])
+        index.append(near[1])
     return torch.cat(values), torch.cat(index)
 
 
-def _radii(x: _Points, ks: Sequence[int]) -> list[Tensor]:
+def _radii(x: Points, ks: Sequence[int]) -> list[Tensor]:
     """Squared distances of each point to its k-th nearest other points, exact, one (n,) for each k."""
     n, wanted = len(x), min(max(ks) + _SPARE, len(x) - 1)
-    near, beyond = _candidates(x, wanted)
-    exact, _ = _nearest_exact(x, torch.arange(n), x, near)
-    if wanted < n - 1:  # whoever is not a candidate is at least `beyond` away
-        doubtful = (exact[:, max(ks) - 1] > beyond.double()).nonzero().squeeze(1)
+    found = _candidates(x, wanted)
+    values, _ = _nearest_exact(x, torch.arange(n), x, found.index)
+    if wanted < n - 1:  # whoever is not a candidate is at least as far as the largest of the bounds
+        doubtful = (values[:, max(ks) - 1] > found.bounds[:, -1].double()).nonzero().squeeze(1)
         if len(doubtful):
-            exact[doubtful] = _slow_rows(x, doubtful, x, wanted, same=True)[0]
-    return [exact[:, k - 1].clone() for k in ks]
+            values[doubtful] = _slow_rows(x, doubtful, x, wanted, same=True)[0]
+    return [values[:, k - 1].clone() for k in ks]
 
 
 class _Hits(NamedTuple):
@@ -156,7 +119,33 @@ class _Hits(NamedTuple):
     real_covered: Tensor  # bool (n,): its ball holds a fake, border excluded
 
 
-def _hits(real: _Points, fake: _Points, k_border: int, k_open: int) -> _Hits:
+def _near_pairs(
+    fake: Points, rows: slice, real: Points, columns: slice, limits: Callable[[Tensor, Tensor], Tensor], widest: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Pairs of a block that may lie within `widest`, and squared distances that compare with every limit as exact ones do.
+
+    Args:
+        limits: Of pairs (i, j), float64 (limits, pairs).
+        widest: The largest limit of each pair of the block, (rows, columns).
+    """
+    distances, doubt = block(fake, rows, real, columns)
+    for _ in range(2):
+        i, j = (distances - doubt <= widest).nonzero(as_tuple=True)
+        near, error = distances[i, j].double(), doubt[i, j].double()
+        i, j = i + rows.start, j + columns.start
+        bounds = limits(i, j)
+        unsure = ((near - bounds).abs() <= error + bounds * torch.finfo(torch.float32).eps).any(dim=0)
+        if distances.dtype == torch.float64 or int(unsure.sum()) <= 0.02 * distances.numel():
+            break
+        # far-apart clusters: float32 says nothing of near pairs
+        centre = fake.centre.double()
+        distances = torch.cdist(fake.given[rows].double() - centre, real.given[columns].double() - centre).square_()
+        doubt = doubt.double().mul_(1e-7)
+    near[unsure] = exact(fake, i[unsure], real, j[unsure, None]).squeeze(1)
+    return i, j, near
+
+
+def _hits(real: Points, fake: Points, k_border: int, k_open: int) -> _Hits:
     """One pass over all pairs for all four metrics."""
     closed, opened = _radii(real, [k_border, k_open])
     (fake_closed,) = _radii(fake, [k_border])
@@ -167,29 +156,20 @@ def _hits(real: _Points, fake: _Points, k_border: int, k_open: int) -> _Hits:
         torch.zeros(m, dtype=torch.int64),
         torch.zeros(n, dtype=torch.bool),
     )
-    for rows in _slices(m):
-        distances = _block(fake, rows, real)
-        doubt = (fake.norms[rows, None] + real.norms).mul_(_trust(real.x.shape[1]))
-        if (doubt > 0.05 * distances).float().mean() > 0.05:  # far-apart clusters: float32 says nothing of near pairs
-            a, b = fake.exact[rows].double() - fake.centre.double(), real.exact.double() - real.centre.double()
-            distances, doubt = torch.cdist(a, b).square_(), doubt.double().mul_(1e-7)
 
-        def decide(radii: Tensor, strict: bool) -> Tensor:
-            """Whether each pair is within the radius, (rows, 1) or (n,); pairs in doubt are looked at in float64."""
-            limits = radii.to(distances.dtype)  # noqa: B023  called within this turn
-            excess = distances - limits  # noqa: B023
-            inside = excess < 0
-            i, j = (excess.abs_() <= doubt + limits * torch.finfo(limits.dtype).eps).nonzero(as_tuple=True)  # noqa: B023
-            if len(i):
-                exact, limit = _exact(fake, i + rows.start, real, j), radii.expand_as(inside)[i, j]  # noqa: B023
-                inside[i, j] = exact < limit if strict else exact <= limit
-            return inside
+    def limits(i: Tensor, j: Tensor) -> Tensor:
+        return torch.stack([closed[j], opened[j], fake_closed[i]])
 
-        hits.fake_inside[rows] = decide(closed, False).any(dim=1)
-        hits.real_inside.logical_or_(decide(fake_closed[rows, None], False).any(dim=0))
-        strictly = decide(opened, True)
-        hits.fake_balls[rows] = strictly.sum(dim=1)
-        hits.real_covered.logical_or_(strictly.any(dim=0))
+    largest = torch.maximum(closed, opened)
+    for rows in slices(m):
+        for columns in slices(n):
+            widest = torch.maximum(fake_closed[rows, None].float(), largest[columns].float()).mul_(1 + 1e-6)
+            i, j, near = _near_pairs(fake, rows, real, columns, limits, widest)
+            hits.fake_inside[i[near <= closed[j]]] = True
+            hits.real_inside[j[near <= fake_closed[i]]] = True
+            inside = near < opened[j]
+            hits.fake_balls[rows] += torch.bincount(i[inside] - rows.start, minlength=rows.stop - rows.start)
+            hits.real_covered[j[inside]] = True
     return hits
 
 
@@ -211,7 +191,7 @@ def prdc(
             raise ValueError(f"k must be at least 1; got {k}.")
     x, y = as_pair(real, fake, minimum=max(k_precision_recall, k_density_coverage) + 1)
     n, m = len(x), len(y)
-    a, b = _centred(x, y)
+    a, b = about_one_centre(x, y)
     hits = _hits(a, b, k_precision_recall, k_density_coverage)
     counts = hits.fake_balls.double() / k_density_coverage
     density = Measurement(float(counts.mean()), float(counts.std()) / math.sqrt(m), "standard error of the mean", n, m)
@@ -289,12 +269,16 @@ def nearest_distances(*, queries: Tensor | np.ndarray, targets: Tensor | np.ndar
         Euclidean distances, float64 (n,), and indices, int64 (n,).
     """
     a, b = as_pair(queries, targets, minimum=1)
-    x, y = _centred(a, b)
+    x, y = about_one_centre(a, b)
     kept = min(1 + _SPARE, len(y))
-    tops = [_block(x, rows, y, lower=True).topk(kept, dim=1, largest=False) for rows in _slices(len(x))]
-    values, index = _nearest_exact(x, torch.arange(len(x)), y, torch.cat([t.indices for t in tops]))
+    found = _Nearest(len(x), kept)
+    for rows in slices(len(x)):
+        for columns in slices(len(y)):
+            distances, doubt = block(x, rows, y, columns)
+            found.merge(rows, distances.sub_(doubt), columns.start)
+    values, index = _nearest_exact(x, torch.arange(len(x)), y, found.index)
     if kept < len(y):
-        doubtful = (values[:, 0] > torch.cat([t.values[:, -1] for t in tops]).double()).nonzero().squeeze(1)
+        doubtful = (values[:, 0] > found.bounds[:, -1].double()).nonzero().squeeze(1)
         if len(doubtful):
             values[doubtful], index[doubtful] = _slow_rows(x, doubtful, y, kept, same=False)
     return values[:, 0].sqrt(), index[:, 0]
