@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test slow lint bench docs encoder clean
+.PHONY: demo test slow lint bench peers docs encoder clean
 
 $(READY): pyproject.toml constraints.txt
 	@# Debian splits ensurepip off Python: without it, make the environment bare and let the system's pip fill it.
@@ -30,6 +30,17 @@ lint: $(READY)
 bench: $(READY)  ## ratios against other people's training steps
 	@$(BIN)/python benchmarks/run.py
 
+.venv-peers/.ready: pyproject.toml constraints.txt benchmarks/peers.txt
+	@$(PYTHON) -m venv --clear .venv-peers
+	@echo "installing the peers into .venv-peers ..."
+	@grep -v '^scipy==' constraints.txt > .venv-peers/constraints.txt  # the peers need SciPy's old sqrtm
+	@.venv-peers/bin/python -m pip install --quiet -c .venv-peers/constraints.txt -e ".[dev]" "scipy==1.16.3"
+	@.venv-peers/bin/python -m pip install --quiet --no-deps -r benchmarks/peers.txt
+	@touch $@
+
+peers: .venv-peers/.ready  ## parity with torch-fidelity, pytorch-fid and clean-fid, in an environment of its own
+	@.venv-peers/bin/python -m pytest --override-ini=addopts= -q benchmarks/test_peers.py
+
 docs: $(READY)  ## the reference page of every recipe and component
 	@$(BIN)/python tools/make_docs.py
 
@@ -37,4 +48,4 @@ encoder: $(READY)  ## train the digit encoder anew (needs the full MNIST)
 	@$(BIN)/python tools/train_digits.py
 
 clean:
-	rm -rf .venv demo
+	rm -rf .venv .venv-peers demo

@@ -27,6 +27,7 @@ RANKS = {
     "report": 5,
     "runs": 6,
     "evaluation": 7,
+    "labs": 8,
     "cli": 9,
     "__main__": 10,
 }

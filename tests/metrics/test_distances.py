@@ -82,12 +82,17 @@ def test_exact_is_exact() -> None:
     torch.testing.assert_close(exact(a, i, b, j).squeeze(1), truth, rtol=1e-12, atol=0)
 
 
-def test_kernel_distance_does_not_depend_on_its_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pushforward.metrics import kernel
+@pytest.mark.parametrize("kind", ["plain", "offset", "heavy tails", "constant features"])
+def test_kernel_distance_against_all_pairs_in_float64(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = clouds(kind)
+    n, m, d = len(x), len(y), x.shape[1]
 
-    x, y = clouds("plain")
-    whole = kernel_distance(real=x, fake=y)
-    monkeypatch.setattr(kernel, "BLOCK", 11)
-    parts = kernel_distance(real=x, fake=y)
-    assert parts.value == pytest.approx(whole.value, rel=1e-5)
-    assert parts.stderr == pytest.approx(whole.stderr, rel=1e-4)
+    def kernel(a: Tensor, b: Tensor) -> Tensor:
+        return (a.double() @ b.double().T / d + 1) ** 3
+
+    xx, yy, xy = kernel(x, x), kernel(y, y), kernel(x, y)
+    truth = (xx.sum() - xx.trace()) / (n * (n - 1)) + (yy.sum() - yy.trace()) / (m * (m - 1)) - 2 * xy.mean()
+    scale = float(xx.mean() + yy.mean())
+    assert kernel_distance(real=x, fake=y).value == pytest.approx(float(truth), abs=2e-7 * scale)
+    monkeypatch.setattr(distances, "BLOCK", 11)
+    assert kernel_distance(real=x, fake=y).value == pytest.approx(float(truth), abs=2e-7 * scale)

@@ -158,3 +158,55 @@ def test_pickled_code_is_never_run(random_weights: Path, monkeypatch: pytest.Mon
     with pytest.raises(DataError, match="does not hold the network's weights"):
         Inception("tf1-bilinear")
     assert not random_weights.with_name("owned").exists()
+
+
+@pytest.fixture
+def tiny_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random networks of both kinds, small, saved as the hub saves them."""
+    transformers = pytest.importorskip("transformers")
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "patch_size": 56}
+    configs = {
+        "dinov2": transformers.Dinov2Config(image_size=224, **sizes),
+        "clip": transformers.CLIPVisionConfig(image_size=224, intermediate_size=32, projection_dim=8, **sizes),
+    }
+    sources = dict(features.HubVision.SOURCES)
+    for name, config in configs.items():
+        torch.manual_seed(0)
+        getattr(transformers, sources[name][1])(config).save_pretrained(tmp_path / name)
+        sources[name] = (str(tmp_path / name), *sources[name][1:])
+    monkeypatch.setattr(features.HubVision, "SOURCES", sources)
+    features.extractor.cache_clear()
+
+
+@pytest.mark.parametrize(("name", "width"), [("dinov2", 16), ("clip", 8)])
+@pytest.mark.usefixtures("tiny_hub")
+def test_hub_networks_see_normalised_images(name: str, width: int) -> None:
+    transformers = pytest.importorskip("transformers")
+    judge = features.HubVision(name)
+    x = torch.randint(256, (3, 3, 224, 224), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    found = judge(x).features
+    assert found.shape == (3, width)
+    source, kind, mean, sd = judge.SOURCES[name]
+    processor = transformers.CLIPImageProcessor if name == "clip" else transformers.BitImageProcessor
+    pixels = processor(do_resize=False, do_center_crop=False, image_mean=mean, image_std=sd)(
+        list(x.permute(0, 2, 3, 1).numpy()), return_tensors="pt"
+    )
+    with torch.no_grad():
+        out = getattr(transformers, kind).from_pretrained(source).eval()(**pixels)
+    torch.testing.assert_close(found, out.pooler_output if name == "dinov2" else out.image_embeds, rtol=1e-4, atol=1e-5)
+    assert judge(x[:, :1]).features.shape == (3, width)  # grey images are repeated
+    assert features.HubVision(name).sha256 == judge.sha256
+
+
+@pytest.mark.usefixtures("tiny_hub")
+def test_hub_networks_differ_by_hash() -> None:
+    assert features.HubVision("dinov2").sha256 != features.HubVision("clip").sha256
+
+
+def test_hub_networks_that_are_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    monkeypatch.setattr(
+        features.HubVision, "SOURCES", {"clip": (str(tmp_path), *features.HubVision.SOURCES["clip"][1:])}
+    )
+    with pytest.raises(DataError, match="neither in the hub's cache"):
+        features.HubVision("clip")

@@ -1,6 +1,6 @@
 """Blocks of squared distances between features, each with a bound on its error, and exact ones for the pairs in doubt.
 
-Fast distances come from one product of centred features. Where the processor multiplies bytes several times faster than floats (AVX-512
+Fast distances come from one product of centred features (`products`, which the kernel distance shares). Where the processor multiplies bytes several times faster than floats (AVX-512
 VNNI and later), that product is taken of two 8-bit limbs a number, about 15 bits: both ways come with error bounds that hold always, and whoever
 compares distances settles what the bounds leave open with `exact`. So answers do not depend on which way was taken.
 """
@@ -55,14 +55,16 @@ class Points:
     Args:
         x: As given; it may lie on disk (a memory map).
         centre: A point in their midst, (d,).
+        limbs: Products of bytes may stand for products of floats: for those who look at error bounds.
     """
 
-    def __init__(self, x: Tensor, centre: Tensor) -> None:
+    def __init__(self, x: Tensor, centre: Tensor, *, limbs: bool = True) -> None:
         self.given = x
         self.centre = centre
         d = x.shape[1]
-        self.limbs = _WIDE <= d <= 1 << 16 and limbs_pay()
-        self.parts: list[_Prepared] | None = [] if x.numel() * 4 <= KEPT else None
+        self.limbs = limbs and _WIDE <= d <= 1 << 16 and limbs_pay()
+        self.parts: list[_Prepared] | None = [] if x.numel() * (2 if self.limbs else 4) <= KEPT else None
+        self.last: tuple[int, _Prepared] | None = None  # one block is asked for many times in turn
         facts = []
         for start in range(0, len(x), BLOCK):
             floats = self._floats(slice(start, start + BLOCK))
@@ -100,14 +102,16 @@ class Points:
         """One block of rows: `rows` starts at a multiple of BLOCK."""
         if self.parts is not None:
             return self.parts[rows.start // BLOCK]
-        return self._prepare(self._floats(rows))
+        if self.last is None or self.last[0] != rows.start:
+            self.last = rows.start, self._prepare(self._floats(rows))
+        return self.last[1]
 
 
-def about_one_centre(*sets: Tensor) -> list[Points]:
+def about_one_centre(*sets: Tensor, limbs: bool = True) -> list[Points]:
     """All sets about one common point: the distance of far-off clouds keeps its digits."""
     means = [sum((b.sum(dim=0, dtype=torch.float64) for b in s.split(BLOCK)), torch.zeros(1)) / len(s) for s in sets]
     centre = torch.stack(means).mean(dim=0)
-    return [Points(s, centre.to(s.dtype)) for s in sets]
+    return [Points(s, centre.to(s.dtype), limbs=limbs) for s in sets]
 
 
 def slices(n: int) -> list[slice]:
@@ -115,28 +119,29 @@ def slices(n: int) -> list[slice]:
     return [slice(start, min(start + BLOCK, n)) for start in range(0, n, BLOCK)]
 
 
+def products(a: Points, rows: slice, b: Points, columns: slice) -> Tensor:
+    """Inner products, about the centre, of a block of rows of a with a block of rows of b, float32."""
+    x, y = a.prepared(rows), b.prepared(columns)
+    if x.floats is not None and y.floats is not None:
+        return x.floats @ y.floats.T
+    assert x.high is not None and y.high is not None and x.low is not None and y.low is not None
+    assert x.unit is not None and y.unit is not None
+    mixed = torch._int_mm(x.high, y.low.T).add_(torch._int_mm(x.low, y.high.T))  # low times low is left out
+    whole = torch._int_mm(x.high, y.high.T).float().add_(mixed, alpha=1 / 128)
+    return whole.mul_(x.unit[:, None] * 128**2).mul_(y.unit)
+
+
 def block(a: Points, rows: slice, b: Points, columns: slice) -> tuple[Tensor, Tensor]:
     """Squared distances of a block of rows of a to a block of rows of b, and bounds on their errors, float32 each."""
-    x, y = a.prepared(rows), b.prepared(columns)
-    d = a.given.shape[1]
-    if x.floats is not None and y.floats is not None:
-        products = torch.addmm(b.norms[columns], x.floats, y.floats.T, alpha=-2)
-        thin = torch.finfo(torch.float32).eps * (2 * math.sqrt(d) + 8)
-    else:
-        assert x.high is not None and y.high is not None and x.low is not None and y.low is not None
-        assert x.unit is not None and y.unit is not None
-        mixed = torch._int_mm(x.high, y.low.T).add_(torch._int_mm(x.low, y.high.T))
-        products = torch._int_mm(x.high, y.high.T).float().add_(mixed, alpha=1 / 128)
-        products.mul_(x.unit[:, None] * (-2 * 128**2)).mul_(y.unit)
-        products = products.add_(b.norms[columns])
-        thin = torch.finfo(torch.float32).eps * (2 * math.sqrt(d) + 8)  # of the norms, and of what is added up here
+    distances = products(a, rows, b, columns).mul_(-2).add_(b.norms[columns]).add_(a.norms[rows, None])
+    thin = torch.finfo(torch.float32).eps * (2 * math.sqrt(a.given.shape[1]) + 8)
     # |error| <= thin (|x|^2 + |y|^2) + 2 (|x| |e_y| + |e_x| |y| + |l_x| |l_y|), as one product of five columns
     ex, ey = a.errors[rows], b.errors[columns]
     one_x, one_y = torch.ones(len(ex), 1), torch.ones(len(ey), 1)
     nx, ny = a.norms[rows, None] * thin, b.norms[columns, None] * thin
     left = torch.cat([2.01 * ex, nx, one_x], dim=1)
     right = torch.cat([ey[:, 1:2], ey[:, 0:1], ey[:, 2:], one_y, ny], dim=1)
-    return products.add_(a.norms[rows, None]), left @ right.T
+    return distances, left @ right.T
 
 
 def exact(a: Points, i: Tensor, b: Points, j: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -188,6 +189,61 @@ class Inception(Extractor):
         return Features(torch.cat(features), torch.cat(logits))
 
 
+class HubVision(Extractor):
+    """A vision transformer of the Hugging Face hub, frozen: `dinov2` or `clip`; needs the `hub` extra and its weights.
+
+    Images become three channels of 224x224 (antialiased bicubic) and are normalised as the network was trained. Features are the normalised class
+    token of DINOv2 (1024), or CLIP's image embedding (768). Weights are read from safetensors alone.
+
+    Raises:
+        NotSupported: the `hub` extra is not installed.
+        DataError: the weights are neither in the hub's cache nor to be downloaded.
+
+    Reference: Stein et al. 2023, section 4, arXiv 2306.04675 (DINOv2); Kynkaanniemi et al. 2023, arXiv 2203.06026 (CLIP).
+    """
+
+    SOURCES: ClassVar[dict[str, tuple[str, str, tuple[float, ...], tuple[float, ...]]]] = {
+        "dinov2": ("facebook/dinov2-large", "Dinov2Model", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        "clip": (
+            "openai/clip-vit-large-patch14",
+            "CLIPVisionModelWithProjection",
+            (0.48145466, 0.4578275, 0.40821073),
+            (0.26862954, 0.26130258, 0.27577711),
+        ),
+    }
+    batch_size = 50
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        source, kind, mean, sd = self.SOURCES[name]
+        try:
+            import transformers
+        except ImportError:
+            raise NotSupported(
+                f"the extractor {name!r} needs an extra: pip install 'pushforward[hub]'. Others: digits, random-vgg, inception."
+            ) from None
+        try:
+            self.net = getattr(transformers, kind).from_pretrained(source, use_safetensors=True).eval()
+        except (OSError, ValueError) as error:
+            raise DataError(
+                f"{source} is neither in the hub's cache nor to be downloaded ({str(error).splitlines()[0]})."
+            ) from error
+        self.mean, self.sd = (torch.tensor(v).reshape(3, 1, 1) for v in (mean, sd))
+        digest = hashlib.sha256(f"pushforward {name}: 224x224, pil-bicubic, {mean}, {sd}".encode())
+        for key, value in sorted(self.net.state_dict().items()):
+            digest.update(key.encode() + value.numpy().tobytes())
+        self.sha256 = digest.hexdigest()
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Features:
+        def part(x: Tensor) -> Tensor:
+            y = resize_pil_bicubic(x.expand(-1, 3, -1, -1).float(), 224).div_(255).sub_(self.mean).div_(self.sd)
+            out = self.net(pixel_values=y)
+            return out.pooler_output if self.name == "dinov2" else out.image_embeds
+
+        return Features(torch.cat([part(x) for x in images.split(self.batch_size)]))
+
+
 def resize_tf1_bilinear(x: Tensor, size: int) -> Tensor:
     """TensorFlow 1's bilinear resize: output pixel i reads input position i * side / size, without antialiasing."""
 
@@ -220,6 +276,8 @@ EXTRACTORS: dict[str, Callable[[], Extractor]] = {
     "random-vgg": RandomVGG,
     "inception": lambda: Inception("tf1-bilinear"),
     "inception-clean": lambda: Inception("pil-bicubic"),
+    "dinov2": lambda: HubVision("dinov2"),
+    "clip": lambda: HubVision("clip"),
 }
 
 

@@ -135,7 +135,10 @@ class BlockE(nn.Module):
 
 
 class InceptionV3(nn.Module):
-    """Images (B, 3, 299, 299) in [-1, 1] to features (B, 2048) and logits (B, 1008)."""
+    """Images (B, 3, 299, 299) in [-1, 1] to features (B, 2048) and logits (B, 1008).
+
+    The logits leave the bias out, as the published inception scores do (Salimans et al. 2016, the authors' code).
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -160,4 +163,4 @@ class InceptionV3(nn.Module):
         x = self.Mixed_6e(self.Mixed_6d(self.Mixed_6c(self.Mixed_6b(self.Mixed_6a(x)))))
         x = self.Mixed_7c(self.Mixed_7b(self.Mixed_7a(x)))
         features = x.mean(dim=(2, 3))
-        return features, self.fc(features)
+        return features, F.linear(features, self.fc.weight)

@@ -14,27 +14,34 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pushforward.metrics.distances import Points, about_one_centre, products, slices
 from pushforward.metrics.measurement import Measurement, as_pair
 
 GROUPS = 40  # of the jackknife
-BLOCK = 2048  # rows and columns of the kernel that are held at a time
+BLOCK = 2048  # rows that are held in float64 at a time
 
 
-def _sums(a: Tensor, b: Tensor, groups: int, *, same: bool) -> Tensor:
+def _linear(x: Points) -> Tensor:
+    """What centring took from inner products: (a + c).(b + c) = a.b + linear(a) + linear(b), float64 (n,)."""
+    centre = x.centre.double().flatten()
+    return torch.cat([block.double() @ centre for block in x.given.split(BLOCK)]) - centre.square().sum() / 2
+
+
+def _sums(a: Points, b: Points, groups: int, *, same: bool) -> Tensor:
     """Sums of the kernel over pairs of groups, float64 (G, G); without the diagonal pairs when both sets are one."""
     out = torch.zeros(groups, groups, dtype=torch.float64)
-    one = torch.ones(1, 1)
+    d = a.given.shape[1]
     of_a, of_b = (torch.arange(len(t)).mul_(groups).div_(len(t), rounding_mode="floor") for t in (a, b))
-    for i in range(0, len(a), BLOCK):
-        rows = a[i : i + BLOCK].float()
-        for j in range(i if same else 0, len(b), BLOCK):
-            kernel = torch.addmm(one, rows, b[j : j + BLOCK].float().T, alpha=1 / a.shape[1])
-            kernel = kernel.square().mul_(kernel)
-            if same and i == j:
+    left, right = ((_linear(t) / d + 0.5).float() for t in (a, b))
+    for i, rows in enumerate(slices(len(a))):
+        for columns in slices(len(b))[i if same else 0 :]:
+            inner = products(a, rows, b, columns).div_(d).add_(left[rows, None]).add_(right[columns])
+            kernel = inner.square().mul_(inner)
+            if same and rows == columns:
                 kernel.diagonal().zero_()
-            block = (kernel @ F.one_hot(of_b[j : j + BLOCK], groups).float()).double()  # rows by groups
-            total = torch.zeros_like(out).index_add_(0, of_a[i : i + BLOCK], block)
-            out += total + total.T if same and i != j else total  # symmetric: only blocks on and above the diagonal
+            block = (kernel @ F.one_hot(of_b[columns], groups).float()).double()  # rows by groups
+            total = torch.zeros_like(out).index_add_(0, of_a[rows], block)
+            out += total + total.T if same and rows != columns else total  # symmetric: on and above the diagonal
     return out
 
 
@@ -62,7 +69,8 @@ def kernel_distance(*, real: Tensor | np.ndarray, fake: Tensor | np.ndarray) -> 
     x, y = as_pair(real, fake)
     n, m = len(x), len(y)
     count = min(GROUPS, n, m)
-    sxx, syy, sxy = _sums(x, x, count, same=True), _sums(y, y, count, same=True), _sums(x, y, count, same=False)
+    a, b = about_one_centre(x, y, limbs=False)
+    sxx, syy, sxy = _sums(a, a, count, same=True), _sums(b, b, count, same=True), _sums(a, b, count, same=False)
     sizes = [torch.bincount(torch.arange(k) * count // k).tolist() for k in (n, m)]
 
     def estimate(kept_x: float, kept_y: float, xx: float, yy: float, xy: float) -> float:

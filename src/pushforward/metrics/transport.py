@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pushforward.metrics.measurement import Measurement, as_pair
 
+BLOCK = 1024  # points that are projected at a time
 EXACT_LIMIT = 5000  # points a side: the network simplex needs the whole distance matrix
 
 
@@ -24,6 +25,15 @@ def _one_dimensional(a: Tensor, b: Tensor, p: int) -> Tensor:
     middle = 2 * ends - widths  # twice the midpoint, still an integer
     i, j = (middle // (2 * m)).clamp(max=n - 1), (middle // (2 * n)).clamp(max=m - 1)
     return ((a[i] - b[j]).abs_().pow_(p) * (widths.to(a.dtype) / (n * m))[:, None]).sum(dim=0)
+
+
+def _sorted_projections(x: Tensor, centre: Tensor, axes: Tensor) -> Tensor:
+    """Of points about a centre onto each axis, ascending, float32 (axes, n)."""
+    out = torch.empty(axes.shape[1], len(x))
+    for start in range(0, len(x), BLOCK):
+        block = (x[start : start + BLOCK] - centre).float()
+        torch.mm(axes.T, block.T, out=out[:, start : start + BLOCK])
+    return out.sort(dim=1).values
 
 
 def sliced_wasserstein(
@@ -53,11 +63,10 @@ def sliced_wasserstein(
     if directions < 2:
         raise ValueError(f"directions must be at least 2; got {directions}.")
     x, y = as_pair(real, fake, minimum=1)
-    centre = x[:1].double()
-    x, y = (x.double() - centre).float(), (y.double() - centre).float()
     axes = torch.randn(x.shape[1], directions, generator=torch.Generator().manual_seed(seed))
     axes /= axes.norm(dim=0)
-    costs = _one_dimensional((x @ axes).sort(dim=0).values, (y @ axes).sort(dim=0).values, p).double()
+    a, b = (_sorted_projections(t, x[0], axes) for t in (x, y))
+    costs = _one_dimensional(a.T, b.T, p).double()
     mean, spread = float(costs.mean()), float(costs.std()) / math.sqrt(directions)
     value = mean ** (1 / p)
     stderr = spread * value / (p * mean) if mean > 0 else 0.0

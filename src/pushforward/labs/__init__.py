@@ -1,0 +1,94 @@
+"""The field's textbook experiments: each states claims, measures them, and says whether the evidence supports them.
+
+A lab is a function of a folder and of keyword settings with defaults; it writes its tables and figures there and returns
+its findings. `pushforward lab NAME` runs one.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pushforward import __version__
+from pushforward.errors import ConfigError, NotSupported, nearest
+
+Verdict = Literal["supported", "not supported", "unclear"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a lab found of one claim."""
+
+    claim: str
+    verdict: Verdict
+    evidence: str
+
+
+LABS: dict[str, tuple[str, str]] = {
+    "corruption": ("pushforward.labs.corruption", "Do the metrics grow worse with growing damage to images?"),
+}
+
+
+def lab(name: str) -> Callable[..., list[Finding]]:
+    """A lab by name.
+
+    Raises:
+        NotSupported: there is none of that name.
+    """
+    if name not in LABS:
+        raise NotSupported(f"no lab is called {name!r}: {nearest(name, LABS)}")
+    found: Callable[..., list[Finding]] = importlib.import_module(LABS[name][0]).run
+    return found
+
+
+def settings_of(name: str) -> dict[str, Any]:
+    """A lab's settings and their defaults."""
+    parameters = inspect.signature(lab(name)).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "quiet"}
+
+
+def parse_settings(name: str, given: Sequence[str]) -> dict[str, Any]:
+    """KEY=VALUE pairs as a lab's settings, each of its default's type.
+
+    Raises:
+        ConfigError: an unknown setting, or a value that is not of its type.
+    """
+    known, out = settings_of(name), {}
+    for pair in given:
+        key, equals, text = pair.partition("=")
+        if not equals or key not in known:
+            raise ConfigError(f"the lab {name} has no setting {key!r}: {nearest(key, known)}")
+        kind = type(known[key])
+        try:
+            out[key] = text if kind is str else kind(json.loads(text))
+        except (ValueError, TypeError):
+            raise ConfigError(f"{key}={text}: {kind.__name__} is wanted, as in {key}={known[key]}.") from None
+    return out
+
+
+def run_lab(name: str, out: Path, *, quiet: bool = False, **settings: Any) -> list[Finding]:
+    """Run a lab and keep its findings as lab.json and lab.md beside its figures.
+
+    Args:
+        name: In `LABS`.
+        out: Folder.
+        quiet: Show no progress.
+        settings: The lab's own.
+    """
+    from pushforward.training.checkpoint import write_atomic
+
+    out.mkdir(parents=True, exist_ok=True)
+    whole = settings_of(name) | settings
+    findings = lab(name)(out, quiet=quiet, **whole)
+    about = {"lab": name, "question": LABS[name][1], "settings": whole, "pushforward": __version__}
+    write_atomic(out / "lab.json", json.dumps(about | {"findings": [asdict(f) for f in findings]}, indent=1))
+    pictures = [f"![{p.stem}]({p.name})" for p in sorted(out.glob("*.png"))]
+    lines = [f"# {LABS[name][1]}", "", *(f"- **{f.verdict}**: {f.claim} {f.evidence}" for f in findings), "", *pictures]
+    command = " ".join(["pushforward lab", name, *(f"--set {k}={v}" for k, v in settings.items())])
+    write_atomic(out / "lab.md", "\n".join([*lines, "", f"Made by `{command}`.", ""]))
+    return findings
