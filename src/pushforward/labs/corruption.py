@@ -114,7 +114,7 @@ def _draw(table: dict[str, list[Values]], path: Path, title: str) -> None:
             else:
                 ax.set_ylim(-0.03, 1.03)
         axes[0].legend(fontsize=8)
-        figure.suptitle(title, fontsize=10, y=1.0)
+        figure.suptitle(title, fontsize=10)
         figure.tight_layout()
         figure.savefig(path, dpi=120)
         plt.close(figure)
