@@ -202,7 +202,9 @@ def main() -> None:
         "Every figure here was made by the command beside it; `make docs` writes this page from `docs/results/*.json`.",
         "",
     ]
-    (DOCS / "results.md").write_text("\n".join([*head, *quality(), *throughput(), *floor(), *corruption(), *metrics(), *large(), *startup()]))
+    (DOCS / "results.md").write_text(
+        "\n".join([*head, *quality(), *throughput(), *floor(), *corruption(), *metrics(), *large(), *startup()])
+    )
     (DOCS / "recipes.md").write_text(recipes())
     print("docs/results.md, docs/recipes.md")
 

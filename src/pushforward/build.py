@@ -23,16 +23,30 @@ from torch import nn
 
 from pushforward.config import RunConfig, Table
 from pushforward.errors import ConfigError, nearest
-from pushforward.families.gan import losses, terms
+from pushforward.families.gan import augment, losses, terms
 from pushforward.families.gan.model import GAN
 from pushforward.model import GenerativeModel
-from pushforward.networks import dcgan, mlp
-from pushforward.priors import Normal, Uniform
+from pushforward.networks import dcgan, mlp, resnet
+from pushforward.networks.blocks import has_batch_norm
+from pushforward.networks.wrappers import Conditional, Projection
+from pushforward.priors import GaussianMixture, Normal, Uniform
 from pushforward.training import optimisers
 
-GENERATORS: Mapping[str, Callable[..., Any]] = {"mlp": mlp.MLPGenerator, "dcgan": dcgan.DCGANGenerator}
-DISCRIMINATORS: Mapping[str, Callable[..., Any]] = {"mlp": mlp.MLPDiscriminator, "dcgan": dcgan.DCGANDiscriminator}
-PRIORS: Mapping[str, Callable[..., Any]] = {"normal": Normal, "uniform": Uniform}
+GENERATORS: Mapping[str, Callable[..., Any]] = {
+    "mlp": mlp.MLPGenerator,
+    "dcgan": dcgan.DCGANGenerator,
+    "resnet": resnet.ResidualGenerator,
+}
+DISCRIMINATORS: Mapping[str, Callable[..., Any]] = {
+    "mlp": mlp.MLPDiscriminator,
+    "dcgan": dcgan.DCGANDiscriminator,
+    "resnet": resnet.ResidualDiscriminator,
+}
+PRIORS: Mapping[str, Callable[..., Any]] = {
+    "normal": Normal,
+    "uniform": Uniform,
+    "gaussian-mixture": GaussianMixture,
+}
 OBJECTIVES: Mapping[str, Callable[..., Any]] = {
     "minimax": losses.minimax,
     "non-saturating": losses.non_saturating,
@@ -59,9 +73,33 @@ class TermEntry:
 
 
 TERMS: Mapping[str, TermEntry] = {
-    "interpolate-penalty": TermEntry(terms.interpolate_penalty, "discriminator"),
+    "interpolate-penalty": TermEntry(terms.interpolate_penalty, "discriminator", frozenset({"slope"})),
     "r1": TermEntry(terms.r1, "discriminator", frozenset({"real_slope"})),
     "r2": TermEntry(terms.r2, "discriminator", frozenset({"fake_slope"})),
+    "roth": TermEntry(terms.roth, "discriminator", frozenset({"real_slope", "fake_slope"})),
+    "dragan": TermEntry(terms.dragan, "discriminator", frozenset({"slope"})),
+    "data-anchor": TermEntry(terms.data_anchor, "generator"),
+    "consistency-real": TermEntry(terms.consistency_real, "discriminator", frozenset({"images"})),
+    "consistency-fake": TermEntry(terms.consistency_fake, "discriminator", frozenset({"images"})),
+    "latent-consistency": TermEntry(terms.latent_consistency, "discriminator", frozenset({"latents"})),
+    "latent-diversity": TermEntry(terms.latent_diversity, "generator", frozenset({"latents"})),
+    "lecam": TermEntry(terms.lecam, "discriminator", frozenset({"anchors"})),
+}
+
+
+@dataclass(frozen=True)
+class ViewEntry:
+    """A view that ships: its function, whether it needs images, whether it changes with the step."""
+
+    function: Callable[..., Any]
+    images: bool = True
+    stepwise: bool = False
+
+
+VIEWS: Mapping[str, ViewEntry] = {
+    "diffaugment": ViewEntry(augment.diffaugment),
+    "ada": ViewEntry(augment.ada),
+    "instance-noise": ViewEntry(augment.instance_noise, images=False, stepwise=True),
 }
 
 # What a component is given by the house, and so is no option of a recipe.
@@ -202,6 +240,34 @@ def resolve(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"model": {"family": table["family"], **model}, "optimiser": optimiser})
 
 
+def _view(table: Any, where: str) -> Table:
+    """A view with all its options."""
+    if isinstance(table, str):
+        table = {"name": table}
+    if not isinstance(table, dict) or "name" not in table:
+        raise ConfigError(f"{where}: give a name, or a table with one; there are {', '.join(VIEWS)}.")
+    entry = find(table["name"], VIEWS, where)
+    function = entry.function if isinstance(entry, ViewEntry) else entry
+    return {"name": table["name"], **options_of(function, {k: v for k, v in table.items() if k != "name"}, where)}
+
+
+def _listed(table: Table, key: str, check: Callable[[Any, str], Table]) -> list[Table]:
+    """A list of terms or views, each of another name."""
+    listed = table.get(key, [])
+    if not isinstance(listed, list):
+        raise ConfigError(f"model.{key}: give a list of tables, [[model.{key}]].")
+    resolved = [check(t, f"model.{key}.{i}") for i, t in enumerate(listed)]
+    names = [t["name"] for t in resolved]
+    if len(set(names)) < len(names):
+        twice = next(n for n in names if names.count(n) > 1)
+        summed = " with the summed weight" if key == "terms" else ""
+        raise ConfigError(f"model.{key}: {twice!r} is listed twice; give it once{summed}.")
+    return resolved
+
+
+_GAN_LISTS = {"terms": _term, "views": _view}
+
+
 def _resolve_gan(table: Table) -> tuple[Table, tuple[str, ...]]:
     parts = {}
     for kind in _TABLES:
@@ -211,26 +277,57 @@ def _resolve_gan(table: Table) -> tuple[Table, tuple[str, ...]]:
         if kind == "prior" and isinstance(part, dict):
             part = {"name": "normal", **part}
         parts[kind] = _component(part, kind, f"model.{kind}")
-    listed = table.get("terms", [])
-    if not isinstance(listed, list):
-        raise ConfigError("model.terms: give a list of tables, [[model.terms]].")
-    resolved = [_term(t, f"model.terms.{i}") for i, t in enumerate(listed)]
-    names = [t["name"] for t in resolved]
-    if len(set(names)) < len(names):
-        raise ConfigError(
-            f"model.terms: {next(n for n in names if names.count(n) > 1)!r} is listed twice; give it once with the summed weight."
-        )
-    rest = {k: v for k, v in table.items() if k not in _TABLES and k != "terms"}
+    lists = {key: _listed(table, key, check) for key, check in _GAN_LISTS.items()}
+    rest = {k: v for k, v in table.items() if k not in _TABLES and k not in lists}
     valid = {n: p.default for n, p in inspect.signature(GAN.__init__).parameters.items() if p.kind is p.KEYWORD_ONLY}
     for key in rest:
         if key not in valid:
             raise ConfigError(f"unknown key 'model.{key}': {nearest(key, ['family', *valid])}")
-    scalars = options_of(GAN, rest, "model", supplied={*_TABLES, "terms"})
-    if scalars["discriminator_steps"] < 1:
-        raise ConfigError(f"model.discriminator_steps = {scalars['discriminator_steps']}: must be at least 1.")
-    if scalars["weight_clip"] is not None and not 0 < scalars["weight_clip"] < math.inf:
-        raise ConfigError(f"model.weight_clip = {scalars['weight_clip']}: must be above 0 and finite.")
-    return {**parts, "terms": resolved, **scalars}, ("discriminator", "generator")
+    scalars = options_of(GAN, rest, "model", supplied={*_TABLES, *lists})
+    for key, good, said in _GAN_LIMITS:
+        if scalars[key] is not None and not good(scalars[key]):
+            raise ConfigError(f"model.{key} = {scalars[key]}: must be {said}.")
+    _refuse_senseless(lists["terms"], lists["views"], scalars)
+    return {**parts, **lists, **scalars}, ("discriminator", "generator")
+
+
+_GAN_LIMITS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
+    ("discriminator_steps", lambda v: v >= 1, "at least 1"),
+    ("weight_clip", lambda v: 0 < v < math.inf, "above 0 and finite"),
+    ("unroll_steps", lambda v: v >= 0, "at least 0"),
+    ("unroll_rate", lambda v: 0 < v < math.inf, "above 0 and finite"),
+    ("pack", lambda v: v >= 1, "at least 1"),
+    ("classes", lambda v: v >= 2, "at least 2"),
+    ("ada_target", lambda v: -1 < v < 1, "between -1 and 1"),
+    ("ada_images", lambda v: v >= 1, "at least 1"),
+)
+_SLOPES = frozenset({"slope", "real_slope", "fake_slope"})
+
+
+def _refuse_senseless(listed: list[Table], views: list[Table], scalars: Table) -> None:
+    """Refuse parts that make no sense together, with the reason."""
+    needs = {t["name"]: TERMS[t["name"]].needs for t in listed if t["name"] in TERMS}
+    for name, needed in needs.items():
+        if scalars["pack"] > 1 and needed & _SLOPES:
+            raise ConfigError(
+                f"model.pack = {scalars['pack']} with the term {name}: a pack has one logit, so there is no slope of one sample to penalise. Leave one out."
+            )
+        if scalars["share_fakes"] and "latents" in needed:
+            raise ConfigError(
+                f"model.share_fakes with the term {name}: it moves the latents of its fakes, and shared fakes come without theirs. Leave one out."
+            )
+    if scalars["pack"] > 1 and scalars["classes"] is not None:
+        raise ConfigError("model.pack with model.classes: a pack mixes classes, so it has no label. Leave one out.")
+    if scalars["unroll_steps"] and scalars["share_fakes"]:
+        raise ConfigError(
+            "model.unroll_steps with model.share_fakes: the look ahead needs fakes of its own. Leave one out."
+        )
+    if scalars["unroll_steps"] and scalars["weight_clip"] is not None:
+        raise ConfigError(
+            "model.unroll_steps with model.weight_clip: the look ahead knows nothing of the clip. Leave one out."
+        )
+    if {"diffaugment", "ada"} <= {v["name"] for v in views}:
+        raise ConfigError("model.views: diffaugment and ada both change every input. Leave one out.")
 
 
 def build_model(config: RunConfig, shape: Sequence[int]) -> GenerativeModel:
@@ -239,8 +336,14 @@ def build_model(config: RunConfig, shape: Sequence[int]) -> GenerativeModel:
     Args:
         config: As `resolve` gives it.
         shape: Shape of one sample.
+
+    Raises:
+        ConfigError: parts that do not fit the shape or one another.
     """
     torch.manual_seed(config.train.seed)
+    pack = config.model.get("pack", 1)
+    if config.train.batch_size % pack:
+        raise ConfigError(f"train.batch_size = {config.train.batch_size} is no multiple of model.pack = {pack}.")
     return _build_gan(config.model, tuple(shape))
 
 
@@ -253,24 +356,50 @@ def _make(part: Table, kind: str, **supplied: Any) -> Any:
 
 
 def _build_gan(table: Table, shape: tuple[int, ...]) -> GAN:
-    prior = _make(table["prior"], "prior")
-    generator: nn.Module = _make(table["generator"], "generator", latent=prior.dim, shape=shape)
-    discriminator: nn.Module = _make(table["discriminator"], "discriminator", shape=shape)
-    built = []
-    for t in table["terms"]:
-        entry = find(t["name"], TERMS, "model.terms")
-        function, needs = (entry.function, entry.needs) if isinstance(entry, TermEntry) else (entry, frozenset())
-        options = {k: v for k, v in t.items() if k not in _TERM_KEYS}
-        built.append(terms.Term(t["name"], function, t["player"], t["weight"], t["every"], options, needs))
-    scalars = {k: v for k, v in table.items() if k not in (*_TABLES, "terms", "family")}
+    prior, classes = _make(table["prior"], "prior"), table["classes"]
+    embedding = 0 if classes is None else classes
+    generator: nn.Module = _make(table["generator"], "generator", latent=prior.dim + embedding, shape=shape)
+    packed = (table["pack"] * shape[0], *shape[1:])
+    discriminator: nn.Module = _make(table["discriminator"], "discriminator", shape=packed)
+    if classes is not None:
+        generator = Conditional(generator, classes, embedding)
+        try:
+            discriminator = Projection(discriminator, classes)
+        except ValueError as error:
+            raise ConfigError(f"model.classes = {classes}: {error}.") from error
+    if table["unroll_steps"] and has_batch_norm(discriminator):
+        raise ConfigError(
+            'model.unroll_steps with batch norm in the discriminator: looking ahead would move its statistics. Set discriminator.norm = "none" or "spectral".'
+        )
+    scalars = {k: v for k, v in table.items() if k not in (*_TABLES, *_GAN_LISTS, "family")}
     return GAN(
         generator=generator,
         discriminator=discriminator,
         prior=prior,
         objective=_make(table["objective"], "objective"),
-        terms=built,
+        terms=[_build_term(t, shape) for t in table["terms"]],
+        views=[_build_view(v, shape) for v in table["views"]],
         **scalars,
     )
+
+
+def _build_term(table: Table, shape: tuple[int, ...]) -> terms.Term:
+    entry = find(table["name"], TERMS, "model.terms")
+    function, needs = (entry.function, entry.needs) if isinstance(entry, TermEntry) else (entry, frozenset())
+    if "images" in needs and len(shape) != 3:
+        raise ConfigError(f"model.terms: {table['name']} changes images, and this data has points of shape {shape}.")
+    options = {k: v for k, v in table.items() if k not in _TERM_KEYS}
+    return terms.Term(table["name"], function, table["player"], table["weight"], table["every"], options, needs)
+
+
+def _build_view(table: Table, shape: tuple[int, ...]) -> augment.View:
+    entry = find(table["name"], VIEWS, "model.views")
+    if not isinstance(entry, ViewEntry):
+        entry = ViewEntry(entry, images=False, stepwise=True)
+    if entry.images and len(shape) != 3:
+        raise ConfigError(f"model.views: {table['name']} changes images, and this data has points of shape {shape}.")
+    options = {k: v for k, v in table.items() if k != "name"}
+    return augment.View(table["name"], entry.function, options, entry.images, entry.stepwise)
 
 
 def build_optimisers(config: RunConfig, model: GenerativeModel) -> dict[str, torch.optim.Optimizer]:

@@ -53,8 +53,9 @@ class Phase:
         weights: Factor of each term in the sum; 1 where absent.
         fresh_batch: Each move draws a new batch; False: it sees that of the move before it.
         variant: step -> which form the loss takes on it (which lazy terms are due): one compiled graph for each.
-        self_contained: False: the loss hands something to a later phase by a side effect, and so cannot be compiled.
-        project: Called after each optimiser step (weight clipping and the like).
+        compilable: False: the loss hands something on by a side effect, depends on the step, or differentiates twice through a network.
+        finish: Called after each optimiser step with the terms' means over all processes and the images in the global batch (weight
+            clipping, moving averages, controllers).
     """
 
     name: str
@@ -64,8 +65,8 @@ class Phase:
     weights: Mapping[str, float] = field(default_factory=dict)
     fresh_batch: bool = True
     variant: Callable[[int], Hashable] = lambda step: None
-    self_contained: bool = True
-    project: Callable[[], None] | None = None
+    compilable: bool = True
+    finish: Callable[[Mapping[str, Tensor], int], None] | None = None
 
     def total(self, means: Mapping[str, Tensor]) -> Tensor:
         """The number that the phase minimises: the means of its terms times their weights."""

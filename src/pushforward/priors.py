@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from pushforward.randomness import Generator, draw_normal, draw_uniform
+from pushforward.randomness import Generator, SampleStream, draw_integers, draw_normal, draw_uniform
 
 
 class Prior(nn.Module, ABC):
@@ -70,3 +71,66 @@ class Uniform(Prior):
     def log_prob(self, z: Tensor) -> Tensor:
         inside = (z.abs() <= 1).all(dim=1)
         return torch.where(inside, -self.dim * math.log(2.0), -math.inf)
+
+
+class GaussianMixture(Prior):
+    """Equally likely isotropic Gaussians (GM-GAN): one for each cluster that the data may have.
+
+    Args:
+        dim: Dimension of a latent.
+        components: How many.
+        layout: "circle": means evenly spaced on a circle in the first two dimensions, zero elsewhere (version 1); "uniform": each coordinate
+            uniform in [-spread, spread] (version 2).
+        spread: The circle's radius, or half the side of the cube.
+        sd: Of each component.
+        learned: Means and scales are parameters that move with the generator ("dynamic").
+
+    Reference: Ben-Yosef and Weinshall 2018, section 2, arXiv 1808.10356.
+
+    Example:
+        >>> GaussianMixture(dim=2, components=4, spread=1.0).means.round().int().tolist()
+        [[1, 0], [0, 1], [-1, 0], [0, -1]]
+    """
+
+    def __init__(
+        self,
+        *,
+        dim: int = 100,
+        components: int = 8,
+        layout: Literal["circle", "uniform"] = "circle",
+        spread: float = 2.0,
+        sd: float = 1.0,
+        learned: bool = False,
+    ) -> None:
+        super().__init__(dim=dim)
+        if components < 1:
+            raise ValueError(f"components = {components}: must be at least 1")
+        if not (0 < sd < math.inf and 0 <= spread < math.inf):
+            raise ValueError(f"sd = {sd} and spread = {spread}: must be finite, sd above 0 and spread not below")
+        if layout == "circle":
+            if dim < 2:
+                raise ValueError(f"dim = {dim}: a circle needs at least 2")
+            angle = torch.arange(components) * (2 * math.pi / components)
+            means = torch.zeros(components, dim)
+            means[:, 0], means[:, 1] = spread * angle.cos(), spread * angle.sin()
+        else:
+            stream = SampleStream(0, torch.arange(components))  # the same means whatever the run's seed
+            means = spread * (2 * stream.uniform((components, dim)) - 1)
+        log_sd = torch.full((components,), math.log(sd))
+        self.means: Tensor
+        self.log_sd: Tensor
+        if learned:
+            self.means, self.log_sd = nn.Parameter(means), nn.Parameter(log_sd)
+        else:
+            self.register_buffer("means", means)
+            self.register_buffer("log_sd", log_sd)
+
+    def sample(self, n: int, *, generator: Generator | None = None) -> Tensor:
+        which = draw_integers(len(self.means), (n,), generator=generator, device=self._here.device)
+        noise = draw_normal((n, self.dim), generator=generator, device=self._here.device)
+        return self.means[which] + self.log_sd.exp()[which, None] * noise  # differentiable in means and scales
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        distances = (z[:, None] - self.means).square().sum(dim=2) / self.log_sd.exp().square()
+        each = -0.5 * (distances + self.dim * math.log(2 * math.pi)) - self.dim * self.log_sd
+        return each.logsumexp(dim=1) - math.log(len(self.means))

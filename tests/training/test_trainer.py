@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -103,13 +104,20 @@ def test_non_finite_weights_are_not_saved(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_projection_comes_after_each_step() -> None:
+def test_finish_comes_after_each_step_with_the_means() -> None:
+    seen = []
+
     class Clipped(Line):
         def phases(self) -> tuple[Phase, ...]:
-            clip = lambda: self.part.m.data.clamp_(max=0.5)  # noqa: E731
-            return (Phase("fit", self.part, self.loss, repeats=2, weights={"pull": 0.0}, project=clip),)
+            def finish(means: Mapping[str, Tensor], images: int) -> None:
+                seen.append((sorted(means), images))
+                self.part.m.data.clamp_(max=0.5)
+
+            return (Phase("fit", self.part, self.loss, repeats=2, weights={"pull": 0.0}, finish=finish),)
 
     assert run(make(Clipped()), 5).model.part.m.item() == 0.5
+    assert len(seen) == 10
+    assert seen[0][1] == 8
 
 
 def test_wrong_optimisers_are_refused() -> None:

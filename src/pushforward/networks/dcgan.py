@@ -27,8 +27,8 @@ def pyramid(shape: Sequence[int]) -> tuple[int, int, int]:
         >>> pyramid((1, 28, 28)), pyramid((3, 32, 32))
         ((1, 7, 2), (3, 4, 3))
     """
-    if len(shape) != 3 or shape[1] != shape[2] or shape[0] not in (1, 3):
-        raise ValueError(f"a convolutional network needs square images of 1 or 3 channels; got shape {tuple(shape)}.")
+    if len(shape) != 3 or shape[1] != shape[2]:
+        raise ValueError(f"a convolutional network needs square images; got shape {tuple(shape)}.")
     side, levels = shape[1], 0
     while side % 2 == 0 and side > 7:
         side //= 2
@@ -111,11 +111,15 @@ class DCGANDiscriminator(nn.Module):
             body.append(nn.LeakyReLU(slope, inplace=True))
             c_in = c_out
         self.body = nn.Sequential(*body)
-        self.head = maybe_spectral(nn.Linear(c_in * side**2, 1), norm)
+        self.width = c_in * side**2
+        self.head = maybe_spectral(nn.Linear(self.width, 1), norm)
         if norm != "spectral":
             init_normal(self)
         prefer_channels_last(self)
 
+    def features(self, x: Tensor) -> Tensor:
+        """What the head sees, (B, C, H, W) -> (B, width)."""
+        return self.body(x).permute(0, 2, 3, 1).flatten(1)  # a view when the memory is channels_last
+
     def forward(self, x: Tensor) -> Tensor:
-        h = self.body(x).permute(0, 2, 3, 1).flatten(1)  # a view when the memory is channels_last
-        return self.head(h).squeeze(1)
+        return self.head(self.features(x)).squeeze(1)

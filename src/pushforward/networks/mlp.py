@@ -90,8 +90,13 @@ class MLPDiscriminator(nn.Module):
                 layers.append(nn.BatchNorm1d(wide))
             layers.append(nn.LeakyReLU(slope, inplace=True))
             width = wide
-        layers.append(maybe_spectral(nn.Linear(width, 1), norm))
         self.body = nn.Sequential(*layers)
+        self.width = width
+        self.head = maybe_spectral(nn.Linear(width, 1), norm)
+
+    def features(self, x: Tensor) -> Tensor:
+        """What the head sees, (B, *shape) -> (B, width)."""
+        return self.body(x)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.body(x).squeeze(1)
+        return self.head(self.features(x)).squeeze(1)

@@ -139,9 +139,9 @@ class Trainer:
         """
         if self.accelerator.num_processes > 1:
             raise NotSupported("compilation is for a single process; leave train.compile off, or run one.")
-        if not all(p.self_contained for p in self.phases):
+        if not all(p.compilable for p in self.phases):
             raise NotSupported(
-                "phases that share what they compute cannot be compiled one by one; turn model.share_fakes or train.compile off."
+                "phases that share fakes, look ahead or change with the step cannot be compiled; turn model.share_fakes, model.unroll_steps, instance noise or train.compile off."
             )
         kept = {n: b.clone() for n, b in self.model.named_buffers()}
         x, labels = self.batches.next()
@@ -180,7 +180,7 @@ class Trainer:
             torch.cuda.manual_seed(seed)
 
     def _move(self, phase: Phase, repeat: int, measure: bool) -> tuple[dict[str, Tensor], Tensor | None]:
-        """One move of one player: batch, loss, finite check, backward, optimiser, projection."""
+        """One move of one player: batch, loss, finite check, backward, optimiser, what follows it."""
         if phase.fresh_batch or self._batch is None:
             self._batch = self.batches.next()
         x, labels = self._batch
@@ -201,9 +201,17 @@ class Trainer:
             means = {name: m.detach() for name, m in means.items()}
         norm = nn.utils.get_total_norm([p.grad for p in own if p.grad is not None]) if measure else None
         optimiser.step()
-        if phase.project is not None:
-            phase.project()
+        if phase.finish is not None:
+            self._finish(phase, means)
         return means, norm
+
+    def _finish(self, phase: Phase, means: dict[str, Tensor]) -> None:
+        assert phase.finish is not None
+        processes = self.accelerator.num_processes
+        if processes > 1:
+            whole = self.accelerator.reduce(torch.stack(list(means.values())), reduction="mean")
+            means = dict(zip(means, whole.unbind(), strict=True))
+        phase.finish(means, processes * len(self.batches.rows))
 
     def _check(self, phase: str, means: dict[str, Tensor]) -> None:
         """Refuse non-finite terms: at once on a CPU, where looking is free, else at the next `check`."""

@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
+from torch.func import functional_call
 
+from pushforward.families.gan.augment import Look
+from pushforward.families.gan.unroll import Parameters
 from pushforward.model import Batch
 from pushforward.networks.blocks import has_batch_norm
 from pushforward.penalties import slope
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
     from pushforward.families.gan.model import GAN
 
 Player = Literal["discriminator", "generator"]
-Need = Literal["real_slope", "fake_slope"]
+Need = Literal["real_slope", "fake_slope", "slope", "latents", "anchors", "images"]
 
 
 class Context:
@@ -31,6 +34,7 @@ class Context:
         player: Whose move it is. The discriminator sees fakes without their graph; the generator sees through them.
         needs: Slopes that some term will ask for: their inputs must carry gradients before the forward pass.
         fake: Fakes made in the other player's move, to be shared (with their graph).
+        parameters: Of the discriminator, in the place of its own.
     """
 
     def __init__(
@@ -41,12 +45,14 @@ class Context:
         *,
         needs: frozenset[Need] = frozenset(),
         fake: Tensor | None = None,
+        parameters: Parameters | None = None,
     ) -> None:
         self.gan = gan
         self.batch = batch
         self.player = player
         self._needs = needs
         self._shared = fake
+        self._parameters = parameters
 
     @cached_property
     def real(self) -> Tensor:
@@ -58,13 +64,15 @@ class Context:
         """Latents, (B, dim)."""
         return self.gan.prior.sample(len(self.batch.x), generator=self.batch.generator)
 
+    def generate(self, z: Tensor) -> Tensor:
+        """Fakes of any latents, (B, dim) -> (B, *shape); with a graph in the generator's move alone."""
+        with torch.set_grad_enabled(self.player == "generator" or self.gan.share_fakes):
+            return self.gan.generate(z, self.batch.labels)
+
     @cached_property
     def made(self) -> Tensor:
         """Fakes with whatever graph they were made with, (B, *shape)."""
-        if self._shared is not None:
-            return self._shared
-        with torch.set_grad_enabled(self.player == "generator" or self.gan.share_fakes):
-            return self.gan.generator(self.z)
+        return self._shared if self._shared is not None else self.generate(self.z)
 
     @cached_property
     def fake(self) -> Tensor:
@@ -74,23 +82,38 @@ class Context:
         fake = self.made.detach()
         return fake.requires_grad_() if "fake_slope" in self._needs else fake
 
+    def shown(self, x: Tensor) -> Tensor:
+        """Images as the discriminator is shown them: through the model's views, with fresh draws."""
+        look = Look(self.batch.generator, self.batch.step, self.gan.strength)
+        for view in self.gan.views:
+            x = view.function(x, look, **view.options)
+        return x
+
     def discriminate(self, x: Tensor) -> Tensor:
-        """Logits of any images, (B, *shape) -> (B,)."""
-        return self.gan.discriminator(x)
+        """Logits of any images, one for each row of the batch, (B, *shape) -> (B,)."""
+        return self._logits(self.shown(x), self.batch.labels)
+
+    def _logits(self, x: Tensor, labels: Tensor | None) -> Tensor:
+        given = (x,) if self.gan.classes is None else (x, labels)
+        if self._parameters is None:
+            return self.gan.discriminator(*given)
+        return functional_call(self.gan.discriminator, dict(self._parameters), given)
 
     @cached_property
     def _both(self) -> tuple[Tensor, Tensor]:
         """Logits of data and fakes: one forward pass where the batch does not matter, two under batch norm."""
         if has_batch_norm(self.gan.discriminator):
             return self.discriminate(self.real), self.discriminate(self.fake)
-        real, fake = self.discriminate(torch.cat([self.real, self.fake])).chunk(2)
+        labels = self.batch.labels
+        both = torch.cat([self.shown(self.real), self.shown(self.fake)])
+        real, fake = self._logits(both, None if labels is None else torch.cat([labels, labels])).chunk(2)
         return real, fake
 
     @cached_property
     def real_logits(self) -> Tensor:
         """D(x), (B,)."""
         if self.player == "generator":
-            with torch.no_grad():
+            with torch.set_grad_enabled(self._parameters is not None and torch.is_grad_enabled()):
                 return self.discriminate(self.real)
         return self._both[0]
 

@@ -50,19 +50,20 @@ def non_saturating() -> Objective:
     return Objective(_cross_entropy, lambda fake: F.softplus(-fake), calibrated=True)
 
 
-def least_squares(*, a: float = 0.0, b: float = 1.0, c: float = 1.0) -> Objective:
+def least_squares(*, a: float = 0.0, b: float = 1.0, c: float = 1.0, factor: float = 0.5) -> Objective:
     """D minimises ((D(x) - b)^2 + (D(G(z)) - a)^2) / 2, G minimises (D(G(z)) - c)^2 / 2, on the raw output.
 
     Args:
         a: Target of D for fakes.
         b: Target of D for data.
         c: What G wants D to say of fakes. With b - c = 1, b - a = 2 the game minimises Pearson's chi-squared.
+        factor: In the place of 1/2; CN-LSGAN has 1.
 
     Reference: Mao et al. 2016, equation 2, arXiv 1611.04076.
     """
     return Objective(
-        lambda real, fake: 0.5 * ((real - b).square() + (fake - a).square()),
-        lambda fake: 0.5 * (fake - c).square(),
+        lambda real, fake: factor * ((real - b).square() + (fake - a).square()),
+        lambda fake: factor * (fake - c).square(),
     )
 
 

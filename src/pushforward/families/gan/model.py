@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from pushforward.errors import NotSupported
+from pushforward.families.gan.augment import View, ada
 from pushforward.families.gan.context import Context, Player
 from pushforward.families.gan.losses import Objective
 from pushforward.families.gan.terms import Term
+from pushforward.families.gan.unroll import Parameters, unrolled
 from pushforward.model import Batch, GenerativeModel, Phase, Terms
 from pushforward.networks.blocks import has_batch_norm
+from pushforward.networks.wrappers import Packed
 from pushforward.priors import Prior
-from pushforward.randomness import Generator, SampleStream
+from pushforward.randomness import Generator, SampleStream, draw_integers
 
+ANCHOR_DECAY = 0.99  # of LeCam's moving averages, as its authors chose
 SETTLE_BATCHES, SETTLE_BATCH_SIZE = 20, 128
 
 
@@ -39,13 +43,20 @@ class GAN(GenerativeModel):
     Args:
         generator: Latents (B, dim) -> data (B, *shape).
         discriminator: Data (B, *shape) -> logits (B,).
-        prior: Distribution of the latents.
+        prior: Distribution of the latents; a learned one moves with the generator.
         objective: What the players minimise.
         terms: Penalties and the like, added to a player's loss.
+        views: Changes to whatever D is shown, in order.
         discriminator_steps: Moves of D for each move of G, each on a fresh batch.
         share_fakes: G's move re-uses the fakes of D's last move instead of making new ones: one forward pass of G
             fewer a step; both players then see the same z.
         weight_clip: Clip each weight of D to [-c, c] after each of its moves (WGAN, Arjovsky et al. 2017).
+        unroll_steps: G looks ahead through this many updates of D (`unroll.py`); 0 is the plain GAN.
+        unroll_rate: Step size of those updates.
+        pack: D judges this many samples at a time (PacGAN, Lin et al. 2018, arXiv 1712.04086); the one given must be made for that.
+        classes: Number of classes of a conditional GAN, whose networks take labels as well.
+        ada_target: Mean sign of D on data that ADA steers to.
+        ada_images: Images after which ADA's probability could at most have gone from 0 to 1.
     """
 
     def __init__(
@@ -56,22 +67,46 @@ class GAN(GenerativeModel):
         prior: Prior,
         objective: Objective,
         terms: Sequence[Term] = (),
+        views: Sequence[View] = (),
         discriminator_steps: int = 1,
         share_fakes: bool = False,
         weight_clip: float | None = None,
+        unroll_steps: int = 0,
+        unroll_rate: float = 0.1,
+        pack: int = 1,
+        classes: int | None = None,
+        ada_target: float = 0.6,
+        ada_images: int = 500_000,
     ) -> None:
         super().__init__()
         self.generator = generator
-        self.discriminator = discriminator
+        self.discriminator = Packed(discriminator, pack) if pack > 1 else discriminator
         self.prior = prior
         self.objective = objective
         self.terms = tuple(terms)
+        self.views = tuple(views)
         self.discriminator_steps = discriminator_steps
         self.share_fakes = share_fakes
         self.weight_clip = weight_clip
+        self.unroll_steps = unroll_steps
+        self.unroll_rate = unroll_rate
+        self.classes = classes
+        self.ada_target = ada_target
+        self.ada_images = ada_images
         self._handed: Tensor | None = None  # fakes on their way from D's move to G's
+        self._adaptive = any(v.function is ada for v in self.views)
+        self._anchored = any("anchors" in t.needs for t in self.terms)
+        self.strength: Tensor
+        self.anchors: Tensor
+        self.register_buffer("strength", torch.zeros(()), persistent=self._adaptive)
+        # Moving averages of D's logits of data and of fakes, and the weight that they have gathered so far.
+        self.register_buffer("anchors", torch.zeros(3), persistent=self._anchored)
+        learned = any(True for _ in prior.parameters())
+        # Hidden from the module tree: the same weights must not be saved under two names.
+        self.__dict__["_maker"] = nn.ModuleDict({"generator": generator, "prior": prior}) if learned else generator
 
     def phases(self) -> tuple[Phase, ...]:
+        compilable = not self.share_fakes and not self.unroll_steps and not any(v.stepwise for v in self.views)
         return (
             Phase(
                 "discriminator",
@@ -79,25 +114,25 @@ class GAN(GenerativeModel):
                 self.discriminator_loss,
                 repeats=self.discriminator_steps,
                 variant=lambda step: tuple(t.name for t in self._due("discriminator", step)),
-                self_contained=not self.share_fakes,
+                compilable=compilable,
                 weights=self._weights("discriminator"),
-                project=self._clip_weights if self.weight_clip is not None else None,
+                finish=self.finish,
             ),
             Phase(
                 "generator",
-                self.generator,
+                self.__dict__["_maker"],
                 self.generator_loss,
                 weights=self._weights("generator"),
                 fresh_batch=False,
                 variant=lambda step: tuple(t.name for t in self._due("generator", step)),
-                self_contained=not self.share_fakes,
+                compilable=compilable,
             ),
         )
 
     def _weights(self, player: Player) -> dict[str, float]:
         # A lazy term counts `every` times when it comes; logits are logged and weigh nothing.
         weights = {t.name: t.weight * t.every for t in self.terms if t.player == player}
-        return weights | {"real_logit": 0.0, "fake_logit": 0.0}
+        return weights | {"real_logit": 0.0, "fake_logit": 0.0, "real_sign": 0.0}
 
     def discriminator_loss(self, batch: Batch) -> Terms:
         """Terms of D's move."""
@@ -106,17 +141,27 @@ class GAN(GenerativeModel):
         real, fake = context.real_logits, context.fake_logits
         if self.share_fakes:
             self._handed = context.made
-        return {
-            "adversarial": self.objective.discriminator(real, fake),
-            "real_logit": real.detach(),
-            "fake_logit": fake.detach(),
-        } | {t.name: t.function(context, **t.options) for t in due}
+        logged = {"real_logit": real.detach(), "fake_logit": fake.detach()}
+        if self._adaptive:
+            logged["real_sign"] = real.detach().sign()
+        return {"adversarial": self.objective.discriminator(real, fake), **logged} | {
+            t.name: t.function(context, **t.options) for t in due
+        }
 
     def generator_loss(self, batch: Batch) -> Terms:
-        """Terms of G's move; D's weights are constants in it."""
+        """Terms of G's move; D's weights are constants in it, or functions of the fakes when G looks ahead."""
         due = self._due("generator", batch.step)
         handed, self._handed = self._handed, None
         context = Context(self, batch, "generator", fake=handed)
+        if self.unroll_steps:
+            made = context.made
+            end = unrolled(
+                dict(self.discriminator.named_parameters()),
+                lambda parameters: self._look_ahead(batch, made, parameters),
+                steps=self.unroll_steps,
+                rate=self.unroll_rate,
+            )
+            context = Context(self, batch, "generator", fake=made, parameters=end)
         with frozen(self.discriminator):
             fake = context.fake_logits
             logits = (context.real_logits, fake) if self.objective.paired else (fake,)
@@ -124,33 +169,63 @@ class GAN(GenerativeModel):
                 t.name: t.function(context, **t.options) for t in due
             }
 
+    def _look_ahead(self, batch: Batch, made: Tensor, parameters: Parameters) -> Tensor:
+        """D's adversarial loss as G foresees it."""
+        context = Context(self, batch, "generator", fake=made, parameters=parameters)
+        return self.objective.discriminator(context.real_logits, context.fake_logits).mean()
+
+    @torch.no_grad()
+    def finish(self, means: Mapping[str, Tensor], images: int) -> None:
+        """After each move of D: clip its weights, move LeCam's anchors and ADA's probability.
+
+        Args:
+            means: Of the move's terms, over all processes.
+            images: In the global batch.
+        """
+        if self.weight_clip is not None:
+            for p in self.discriminator.parameters():
+                p.clamp_(-self.weight_clip, self.weight_clip)
+        if self._anchored:
+            now = torch.stack([means["real_logit"], means["fake_logit"], torch.ones_like(means["real_logit"])])
+            self.anchors.lerp_(now.float(), 1 - ANCHOR_DECAY)
+        if self._adaptive:
+            step = (means["real_sign"] - self.ada_target).sign() * images / self.ada_images
+            self.strength.add_(step).clamp_(0, 1)
+
+    def logit_means(self) -> tuple[Tensor, Tensor]:
+        """Moving averages of D's logits of data and of fakes; 0 before the first move."""
+        real, fake = self.anchors[:2] / self.anchors[2].clamp(min=1e-12)
+        return real, fake
+
     def _due(self, player: Player, step: int) -> list[Term]:
         return [t for t in self.terms if t.player == player and step % t.every == 0]
 
-    @torch.no_grad()
-    def _clip_weights(self) -> None:
-        assert self.weight_clip is not None
-        for p in self.discriminator.parameters():
-            p.clamp_(-self.weight_clip, self.weight_clip)
+    def generate(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Samples of given latents (and labels), (n, dim) -> (n, *shape), in whatever mode the generator is."""
+        return self.generator(z) if self.classes is None else self.generator(z, labels)
 
     @torch.no_grad()
     def sample(self, n: int, *, labels: Tensor | None = None, generator: Generator | None = None) -> Tensor:
-        if labels is not None:
+        if labels is not None and self.classes is None:
             raise NotSupported("this GAN is unconditional: it was trained without labels and cannot sample by label.")
-        return self.decode(self.prior.sample(n, generator=generator))
+        z = self.prior.sample(n, generator=generator)
+        if self.classes is not None and labels is None:
+            labels = draw_integers(self.classes, (n,), generator=generator, device=z.device)
+        return self.decode(z, labels)
 
     @torch.no_grad()
-    def decode(self, z: Tensor) -> Tensor:
+    def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Samples of given latents, (n, dim) -> (n, *shape), with the statistics of evaluation mode."""
         training = self.generator.training
         self.generator.eval()
         try:
-            return self.generator(z)
+            return self.generate(z, labels)
         finally:
             self.generator.train(training)
 
     def averaged(self) -> nn.Module:
-        return self.generator
+        maker: nn.Module = self.__dict__["_maker"]
+        return maker
 
     @torch.no_grad()
     def settle(self) -> None:
@@ -166,8 +241,9 @@ class GAN(GenerativeModel):
         self.generator.train()
         device = next(self.generator.parameters()).device
         for k in range(SETTLE_BATCHES):
-            rows = torch.arange(SETTLE_BATCH_SIZE, device=device)
-            self.generator(self.prior.sample(SETTLE_BATCH_SIZE, generator=SampleStream(k, rows)))
+            stream = SampleStream(k, torch.arange(SETTLE_BATCH_SIZE, device=device))
+            z = self.prior.sample(SETTLE_BATCH_SIZE, generator=stream)
+            self.generate(z, None if self.classes is None else stream.integers(self.classes, (SETTLE_BATCH_SIZE,)))
         self.generator.train(training)
         for m, momentum in zip(norms, momenta, strict=True):
             m.momentum = momentum

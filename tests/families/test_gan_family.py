@@ -1,0 +1,603 @@
+"""The rest of the GAN family against closed forms: penalties, consistency, look ahead, packing, labels, priors, views."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from contract import check_resumes_bit_equal, check_sampling_is_addressed
+from oracles import AffineGenerator, LinearCritic, QuadraticCritic
+from torch import Tensor, nn
+
+from pushforward import build
+from pushforward.config import RunConfig
+from pushforward.data.batches import Batches, ImageBatches
+from pushforward.data.images import ImageSet
+from pushforward.errors import ConfigError, NotSupported
+from pushforward.families.gan import augment, losses, terms
+from pushforward.families.gan.augment import Look, View
+from pushforward.families.gan.context import Context
+from pushforward.families.gan.model import ANCHOR_DECAY, GAN
+from pushforward.families.gan.terms import Term
+from pushforward.families.gan.unroll import unrolled
+from pushforward.model import Batch
+from pushforward.networks.wrappers import Packed, Projection
+from pushforward.priors import GaussianMixture, Normal
+from pushforward.randomness import SampleStream
+from pushforward.training.optimisers import sgd
+from pushforward.training.trainer import Trainer
+
+
+def term(name: str, weight: float = 1.0, **options: object) -> Term:
+    entry = build.TERMS[name]
+    return Term(name, entry.function, entry.player, weight, 1, dict(options), entry.needs)
+
+
+def gan(critic: nn.Module, objective: losses.Objective | None = None, **options) -> GAN:
+    return GAN(
+        generator=AffineGenerator(2.0, 1.0),
+        discriminator=critic,
+        prior=options.pop("prior", Normal(dim=4)),
+        objective=objective or losses.non_saturating(),
+        **options,
+    )
+
+
+def batch(n: int, d: int = 4, step: int = 0) -> Batch:
+    x = torch.randn(n, d, generator=torch.Generator().manual_seed(2))
+    return Batch(x, None, step, SampleStream(1, torch.arange(n)))
+
+
+W = torch.tensor([3.0, 0.0, 4.0, 0.0])
+
+
+# --- penalties ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [1, 64])
+def test_roth_on_a_linear_critic(n: int) -> None:
+    """|grad D| = 5 everywhere, so each sample has 25 ((1 - p(x))^2 + p(G(z))^2)."""
+    model = gan(LinearCritic(W / 10, 0.3), terms=(term("roth"),))
+    fake = Context(model, batch(n), "discriminator").fake
+    found = model.discriminator_loss(batch(n))["roth"]
+    real_p, fake_p = (torch.sigmoid(t @ (W / 10) + 0.3) for t in (batch(n).x, fake))
+    torch.testing.assert_close(found, 0.25 * ((1 - real_p) ** 2 + fake_p**2))
+
+
+def test_roth_on_a_quadratic_critic() -> None:
+    model = gan(QuadraticCritic(), terms=(term("roth"),))
+    fake = Context(model, batch(64), "discriminator").fake
+    found = model.discriminator_loss(batch(64))["roth"]
+    real, made = batch(64).x.square().sum(1), fake.square().sum(1)
+    torch.testing.assert_close(found, (1 - torch.sigmoid(real / 2)) ** 2 * real + torch.sigmoid(made / 2) ** 2 * made)
+
+
+@pytest.mark.parametrize("n", [1, 64])
+def test_dragan(n: int) -> None:
+    """On a linear critic (5 - 1)^2; on |x|^2 / 2 the slope is the noisy point itself, so without noise (|x| - 1)^2."""
+    found = gan(LinearCritic(W), terms=(term("dragan"),)).discriminator_loss(batch(n))["dragan"]
+    torch.testing.assert_close(found, torch.full((n,), 16.0))
+    still = gan(QuadraticCritic(), terms=(term("dragan", sd=0.0),)).discriminator_loss(batch(n))["dragan"]
+    torch.testing.assert_close(still, (batch(n).x.norm(dim=1) - 1) ** 2, rtol=1e-4, atol=1e-5)
+    noisy = gan(QuadraticCritic(), terms=(term("dragan", sd=0.5),)).discriminator_loss(batch(n))["dragan"]
+    assert not torch.allclose(noisy, still)
+
+
+def test_dragan_noise_has_its_spread() -> None:
+    """With data at 0 and D = |x|^2 / 2 the slope is the noise: (|slope| - 0)^2 has mean d sd^2."""
+    n, d, sd = 4000, 6, 0.5
+    still = Batch(torch.zeros(n, d), None, 0, SampleStream(1, torch.arange(n)))
+    model = gan(QuadraticCritic(), terms=(term("dragan", sd=sd, target=0.0),), prior=Normal(dim=d))
+    found = model.discriminator_loss(still)["dragan"]
+    assert float(found.mean()) == pytest.approx(d * sd**2, abs=4 * sd**2 * math.sqrt(2 * d / n))
+
+
+def test_data_anchor_is_the_squared_distance() -> None:
+    model = gan(LinearCritic(W), terms=(term("data-anchor"),))
+    made = Context(model, batch(8), "generator").fake
+    found = model.generator_loss(batch(8))["data-anchor"]
+    torch.testing.assert_close(found, (made - batch(8).x).square().sum(1))
+    found.mean().backward()
+    assert model.generator.b.grad is not None  # type: ignore[union-attr]
+
+
+# --- consistency ----------------------------------------------------------------------------------------------
+
+
+class PixelSum(nn.Module):
+    """D(x) = the mean of a fixed row of pixels, which a shift changes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scale * x[:, 0, 3].mean(dim=1)
+
+
+class Picture(nn.Module):
+    """G(z) = z as an image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.scale * z.reshape(-1, 1, 8, 8)
+
+
+def picture_gan(*names: Term) -> GAN:
+    return GAN(
+        generator=Picture(),
+        discriminator=PixelSum(),
+        prior=Normal(dim=64),
+        objective=losses.least_squares(),
+        terms=names,
+    )
+
+
+def picture_batch(n: int = 16) -> Batch:
+    x = torch.randn(n, 1, 8, 8, generator=torch.Generator().manual_seed(5))
+    return Batch(x, None, 0, SampleStream(3, torch.arange(n)))
+
+
+def test_consistency_on_data_by_hand() -> None:
+    model = picture_gan(term("consistency-real"))
+    found = model.discriminator_loss(picture_batch())["consistency-real"]
+    own = SampleStream(3, torch.arange(16))
+    own.normal((16, 64))  # the latents come first
+    moved = augment.translation(picture_batch().x, own)
+    d = model.discriminator
+    torch.testing.assert_close(found, (d(picture_batch().x) - d(moved)) ** 2)
+    assert float(found.detach().min()) >= 0 and float(found.detach().max()) > 0
+
+
+def test_consistency_on_fakes_moves_only_the_discriminator() -> None:
+    model = picture_gan(term("consistency-fake"))
+    model.discriminator_loss(picture_batch())["consistency-fake"].mean().backward()
+    assert model.generator.scale.grad is None  # type: ignore[union-attr]
+    assert model.discriminator.scale.grad is not None  # type: ignore[union-attr]
+
+
+def test_latent_terms_by_hand() -> None:
+    """G(z) = a z and linear D: D(G(z)) - D(G(z + dz)) = -a w.dz; |G(z) - G(z + dz)|^2 averages to a^2 sd^2."""
+    n, sd = 4000, 0.1
+    model = gan(LinearCritic(W), terms=(term("latent-consistency", sd=sd), term("latent-diversity", sd=sd)))
+    pulled = model.discriminator_loss(batch(n))["latent-consistency"]
+    expected = 2.0**2 * 25 * sd**2
+    assert float(pulled.detach().mean()) == pytest.approx(expected, abs=4 * expected * math.sqrt(2 / n))
+    pushed = model.generator_loss(batch(n))["latent-diversity"]
+    expected = 2.0**2 * sd**2
+    assert float(pushed.detach().mean()) == pytest.approx(-expected, abs=4 * expected * math.sqrt(2 / (4 * n)))
+    pushed.mean().backward()
+    # d/da of -a^2 sd^2 is -2 a sd^2
+    assert model.generator.a.grad.item() == pytest.approx(-2 * 2 * sd**2, rel=0.1)  # type: ignore[union-attr]
+
+
+# --- LeCam ----------------------------------------------------------------------------------------------------
+
+
+def test_lecam_and_its_moving_averages_by_hand() -> None:
+    model = gan(LinearCritic(W), terms=(term("lecam"),))
+    assert [float(v) for v in model.logit_means()] == [0.0, 0.0]
+    seen = [(1.0, -1.0), (3.0, 0.0), (2.0, 5.0)]
+    for real, fake in seen:
+        model.finish({"real_logit": torch.tensor(real), "fake_logit": torch.tensor(fake)}, 8)
+    weights = [(1 - ANCHOR_DECAY) * ANCHOR_DECAY ** (2 - i) for i in range(3)]
+    for k, found in enumerate(model.logit_means()):
+        assert float(found) == pytest.approx(
+            sum(w * s[k] for w, s in zip(weights, seen, strict=True)) / sum(weights), rel=1e-5
+        )
+    a_real, a_fake = (float(v) for v in model.logit_means())
+    found = model.discriminator_loss(batch(8))
+    fake = Context(model, batch(8), "discriminator").fake
+    torch.testing.assert_close(found["lecam"], (batch(8).x @ W - a_fake) ** 2 + (fake @ W - a_real) ** 2)
+
+
+# --- look ahead -----------------------------------------------------------------------------------------------
+
+
+def test_unrolling_one_step_of_two_parameters_by_hand() -> None:
+    """D = w x, G = b (constant), Wasserstein, data mean m: w' = w - r (b - m); L_G = -w' b, so dL_G/db = -w + r (2 b - m)."""
+    w, b, r = 0.7, 0.4, 0.3
+    model = GAN(
+        generator=AffineGenerator(0.0, b),
+        discriminator=LinearCritic(torch.tensor([w])),
+        prior=Normal(dim=1),
+        objective=losses.wasserstein(),
+        unroll_steps=1,
+        unroll_rate=r,
+    )
+    given = batch(16, d=1)
+    m = float(given.x.mean())
+    loss = model.generator_loss(given)["adversarial"]
+    assert loss.mean().item() == pytest.approx(-(w - r * (b - m)) * b, rel=1e-5)
+    loss.mean().backward()
+    assert model.generator.b.grad.item() == pytest.approx(-w + r * (2 * b - m), rel=1e-5)  # type: ignore[union-attr]
+    assert model.discriminator.w.grad is None  # type: ignore[union-attr]
+
+
+def small_images(n: int = 64, side: int = 8) -> ImageSet:
+    g = torch.Generator().manual_seed(0)
+    return ImageSet(torch.randint(256, (n, 1, side, side), generator=g, dtype=torch.int16).to(torch.uint8))
+
+
+MLPS = {
+    "generator": {"name": "mlp", "hidden": [16]},
+    "discriminator": {"name": "mlp", "hidden": [16]},
+    "prior": {"name": "normal", "dim": 8},
+}
+
+
+def config(**model: object) -> RunConfig:
+    return RunConfig.model_validate(
+        {
+            "model": {"family": "gan", "objective": "non-saturating", **MLPS, **model},
+            "optimiser": {"discriminator": {"name": "adam", "lr": 1e-3}, "generator": {"name": "adam", "lr": 1e-3}},
+            "train": {"steps": 20, "batch_size": 8},
+        }
+    )
+
+
+def trainer_of(run: RunConfig, data: ImageSet | None = None) -> Trainer:
+    run = build.resolve(run)
+    model = build.build_model(run, (1, 8, 8))
+    batches: Batches = ImageBatches(data or small_images(), batch_size=8, seed=3)
+    return Trainer(model, batches, build.build_optimisers(run, model), seed=1, ema=0.9)
+
+
+def weights_after(run: RunConfig, steps: int = 5) -> dict[str, Tensor]:
+    trainer = trainer_of(run)
+    for _ in trainer.steps(steps):
+        pass
+    return trainer.model.state_dict()
+
+
+def test_unrolling_by_no_step_is_the_plain_gan_bit_for_bit() -> None:
+    plain, zero = weights_after(config()), weights_after(config(unroll_steps=0, unroll_rate=7.0))
+    assert all(torch.equal(plain[k], zero[k]) for k in plain)
+    ahead = weights_after(config(unroll_steps=2))
+    assert any(not torch.equal(plain[k], ahead[k]) for k in plain)
+
+
+def test_unrolling_two_steps_against_autograd_by_hand() -> None:
+    """A quadratic loss: w <- w - r (w - c) twice, and its slope in c."""
+    c = torch.tensor(2.0, requires_grad=True)
+    end = unrolled({"w": torch.tensor(5.0)}, lambda p: (p["w"] - c) ** 2 / 2, steps=2, rate=0.5)["w"]
+    assert end.item() == pytest.approx(2.75)  # 5 -> 3.5 -> 2.75
+    end.backward()
+    assert c.grad.item() == pytest.approx(0.75)  # 1 - (1 - r)^2
+
+
+# --- Dirac-GAN ------------------------------------------------------------------------------------------------
+
+
+class Point(nn.Module):
+    """G puts all its mass on one point."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.at.expand(len(z), 1)
+
+
+class Slope(nn.Module):
+    """D(x) = psi x."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.psi = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.psi * x[:, 0]
+
+
+def dirac_radius(objective: losses.Objective, *added: Term, steps: int = 1500) -> list[float]:
+    """Distance of (theta, psi) from the equilibrium (0, 0) along alternating gradient descent; data at 0."""
+    model = GAN(generator=Point(), discriminator=Slope(), prior=Normal(dim=1), objective=objective, terms=added)
+    optimisers = {p.name: sgd(p.module.parameters(), lr=0.05) for p in model.phases()}
+    radii = []
+    for step in range(steps):
+        for phase in model.phases():
+            found = phase.loss(Batch(torch.zeros(4, 1), None, step, SampleStream(step, torch.arange(4))))
+            optimisers[phase.name].zero_grad()
+            phase.total({k: v.mean() for k, v in found.items()}).backward()
+            optimisers[phase.name].step()
+        radii.append(math.hypot(model.generator.at.item(), model.discriminator.psi.item()))  # type: ignore[union-attr,operator]
+    return radii
+
+
+def test_dirac_gan_circles_without_and_settles_with_zero_centred_penalties() -> None:
+    """Mescheder et al. 2018, section 2: eigenvalues on the circle without; inside it with R1 and instance-noise-like penalties."""
+    circling = dirac_radius(losses.wasserstein())
+    assert min(circling) > 1.3  # it starts at sqrt(2)
+    assert max(circling) < 1.6
+    assert dirac_radius(losses.wasserstein(), term("r1", weight=0.5))[-1] < 0.01
+    assert dirac_radius(losses.minimax())[-1] > 0.5
+    assert dirac_radius(losses.non_saturating(), term("r1", weight=0.5))[-1] < 0.01
+    assert dirac_radius(losses.non_saturating(), term("roth", weight=0.5))[-1] < 0.05
+
+
+def test_dirac_wgan_gp_does_not_settle() -> None:
+    radii = dirac_radius(losses.wasserstein(), term("interpolate-penalty", weight=1.0))
+    assert max(radii[-300:]) > 0.2
+
+
+# --- packing, labels ------------------------------------------------------------------------------------------
+
+
+def test_a_pack_is_judged_together() -> None:
+    critic = LinearCritic(torch.arange(8.0))
+    packed = Packed(critic, 2)
+    x = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    logits = packed(x)
+    torch.testing.assert_close(logits, critic(x.reshape(3, 8)).repeat_interleave(2))
+    with pytest.raises(ValueError, match="packed by 2"):
+        packed(x[:5])
+
+
+def test_packs_of_images_stack_channels() -> None:
+    x = torch.randn(4, 1, 8, 8)
+    seen: list[Tensor] = []
+    probe = nn.Flatten()
+    probe.register_forward_hook(lambda m, i, o: seen.append(i[0]))
+    Packed(nn.Sequential(probe, nn.Linear(128, 1), nn.Flatten(0)), 2)(x)
+    assert torch.equal(seen[0][0, 1], x[1, 0])
+
+
+def labelled(n: int = 64) -> ImageSet:
+    data = small_images(n)
+    return ImageSet(data.images, torch.arange(n) % 3, classes=("a", "b", "c"))
+
+
+def test_projection_by_hand() -> None:
+    torch.manual_seed(0)
+    trainer = trainer_of(config(classes=3), labelled())
+    d = trainer.model.discriminator
+    assert isinstance(d, Projection)
+    x, y = torch.randn(5, 1, 8, 8), torch.tensor([0, 1, 2, 1, 0])
+    features = d.discriminator.features(x)  # type: ignore[operator]
+    want = d.discriminator(x) + torch.einsum("bw,bw->b", features, d.embed.weight[y])
+    torch.testing.assert_close(d(x, y), want)
+
+
+@pytest.mark.parametrize("objective", build.OBJECTIVES)
+def test_conditional_gans_train_and_sample_by_label(objective: str) -> None:
+    trainer = trainer_of(config(objective=objective, classes=3), labelled())
+    for _ in trainer.steps(3):
+        pass
+    model = trainer.model.eval()
+    stream = lambda: SampleStream(1, torch.arange(6))  # noqa: E731
+    zero, one = (model.sample(6, labels=torch.full((6,), k, dtype=torch.int64), generator=stream()) for k in (0, 1))
+    assert not torch.equal(zero, one)
+    check_sampling_is_addressed(model)
+
+
+# --- priors ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layout", ["circle", "uniform"])
+def test_mixture_prior_against_torch(layout: str) -> None:
+    prior = GaussianMixture(dim=5, components=4, layout=layout, spread=1.5, sd=0.7)  # type: ignore[arg-type]
+    d = torch.distributions
+    peer = d.MixtureSameFamily(
+        d.Categorical(torch.ones(4)), d.Independent(d.Normal(prior.means, torch.full((4, 5), 0.7)), 1)
+    )
+    z = torch.randn(50, 5, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(prior.log_prob(z), peer.log_prob(z), rtol=1e-5, atol=1e-5)
+    draws = prior.sample(20_000, generator=torch.Generator().manual_seed(1))
+    n = len(draws)
+    want_mean, want_var = prior.means.mean(0), 0.7**2 + prior.means.var(0, unbiased=False)
+    assert ((draws.mean(0) - want_mean).abs() < 4.5 * (want_var / n).sqrt()).all()
+    assert ((draws.var(0) / want_var - 1).abs() < 4.5 * math.sqrt(2 / n)).all()
+
+
+def test_a_learned_prior_moves_with_the_generator() -> None:
+    prior = {"name": "gaussian-mixture", "dim": 8, "components": 3, "learned": True}
+    trainer = trainer_of(config(prior=prior))
+    before = trainer.model.prior.means.clone()
+    for _ in trainer.steps(3):
+        pass
+    assert not torch.equal(trainer.model.prior.means, before)
+    names = trainer.ema.shadow if trainer.ema is not None else {}
+    assert {"prior.means", "prior.log_sd"} <= set(names)
+    assert not any(k.startswith("_maker") for k in trainer.model.state_dict())
+
+
+# --- views ----------------------------------------------------------------------------------------------------
+
+
+def test_translation_moves_whole_pictures() -> None:
+    x = torch.arange(64.0).reshape(1, 1, 8, 8).expand(200, -1, -1, -1)
+    moved = augment.translation(x, SampleStream(0, torch.arange(200)), reach=0.25)
+    position = torch.arange(8)
+    shifts = set()
+    for picture in moved:
+        for dy, dx in itertools.product(range(-2, 3), repeat=2):
+            rows, columns = (position + dy).clamp(0, 7), (position + dx).clamp(0, 7)
+            if torch.equal(picture[0], x[0, 0][rows][:, columns]):
+                shifts.add((dy, dx))
+                break
+        else:
+            raise AssertionError("not a shift of the picture")
+    assert len(shifts) == 25
+
+
+def test_cutout_hides_a_square() -> None:
+    x = torch.ones(500, 2, 12, 12)
+    hidden = augment.cutout(x, SampleStream(0, torch.arange(500)), side=0.5) == 0
+    assert int(hidden.sum(dim=(1, 2, 3)).max()) == 2 * 36
+    assert torch.equal(hidden[:, 0], hidden[:, 1])
+
+
+def test_contrast_keeps_the_mean_and_brightness_the_shape() -> None:
+    x = torch.randn(8, 1, 6, 6, generator=torch.Generator().manual_seed(0))
+    stream = lambda: SampleStream(0, torch.arange(8))  # noqa: E731
+    stretched = augment.contrast(x, stream())
+    torch.testing.assert_close(stretched.mean(dim=(1, 2, 3)), x.mean(dim=(1, 2, 3)), atol=1e-6, rtol=0)
+    lighter = augment.brightness(x, stream()) - x
+    assert float(lighter.flatten(1).std(dim=1).max()) < 1e-6
+    assert float(lighter.abs().max()) <= 0.5
+
+
+def test_every_change_goes_through_a_penalty_on_slopes() -> None:
+    x = torch.randn(4, 1, 8, 8, dtype=torch.float64, requires_grad=True)
+    for name in augment.CHANGES:
+        changed = augment.augment(x, SampleStream(0, torch.arange(4)), [name])
+        (slope,) = torch.autograd.grad((changed**3).sum(), x, create_graph=True)
+        (again,) = torch.autograd.grad(slope.square().sum(), x)
+        assert torch.isfinite(again).all() and float(again.abs().max()) > 0
+
+
+def test_instance_noise_fades() -> None:
+    x = torch.zeros(3000, 2)
+
+    def spread(step: int) -> float:
+        look = Look(SampleStream(0, torch.arange(3000)), step, torch.zeros(()))
+        return float(augment.instance_noise(x, look, sd=0.4, until=100).std())
+
+    assert spread(0) == pytest.approx(0.4, rel=0.05)
+    assert spread(50) == pytest.approx(0.2, rel=0.05)
+    assert spread(100) == spread(1000) == 0.0
+
+
+def test_ada_steers_to_its_target() -> None:
+    model = gan(LinearCritic(W), views=(View("ada", augment.ada),), ada_target=0.5, ada_images=1000)
+    sure, unsure = {"real_sign": torch.tensor(0.9)}, {"real_sign": torch.tensor(0.1)}
+    for _ in range(5):
+        model.finish(sure, 100)
+    assert float(model.strength) == pytest.approx(0.5)
+    model.finish(unsure, 100)
+    assert float(model.strength) == pytest.approx(0.4)
+    for _ in range(30):
+        model.finish(sure, 100)
+    assert float(model.strength) == 1.0
+
+
+def test_ada_changes_a_share_of_the_images() -> None:
+    x = torch.ones(2000, 1, 8, 8)
+    look = Look(SampleStream(0, torch.arange(2000)), 0, torch.tensor(0.3))
+    changed = augment.ada(x, look, changes=("brightness",)) != x
+    share = float(changed.any(dim=(1, 2, 3)).double().mean())
+    assert share == pytest.approx(0.3, abs=4 * math.sqrt(0.21 / 2000))
+    nothing = Look(SampleStream(0, torch.arange(2000)), 0, torch.tensor(0.0))
+    assert torch.equal(augment.ada(x, nothing), x)
+
+
+def test_data_and_fakes_are_shown_through_the_same_view() -> None:
+    seen = []
+
+    def note(x: Tensor, look: Look) -> Tensor:
+        seen.append(len(x))
+        return x + 1
+
+    model = gan(LinearCritic(W), views=(View("note", note, images=False),))
+    plain = gan(LinearCritic(W))
+    viewed, bare = (m.discriminator_loss(batch(8)) for m in (model, plain))
+    torch.testing.assert_close(viewed["real_logit"], bare["real_logit"] + W.sum())
+    torch.testing.assert_close(viewed["fake_logit"], bare["fake_logit"] + W.sum())
+    model.generator_loss(batch(8))
+    assert seen == [8, 8, 8]
+
+
+# --- together -------------------------------------------------------------------------------------------------
+
+PRIORS = ["normal", "uniform", {"name": "gaussian-mixture", "learned": True}]
+
+
+@pytest.mark.parametrize("objective", build.OBJECTIVES)
+@pytest.mark.parametrize("name", build.TERMS)
+def test_any_objective_with_any_term_and_any_prior_trains(objective: str, name: str) -> None:
+    for prior in PRIORS:
+        table = {"name": prior} if isinstance(prior, str) else prior
+        weight = 0.001 if name == "data-anchor" else 0.1
+        weights = weights_after(
+            config(objective=objective, terms=[{"name": name, "weight": weight}], prior={**table, "dim": 8}), steps=20
+        )
+        assert all(torch.isfinite(w).all() for w in weights.values())
+
+
+@pytest.mark.parametrize("objective", build.OBJECTIVES)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"views": ["diffaugment"]},
+        {"views": ["ada"], "ada_images": 200},
+        {"views": [{"name": "instance-noise", "until": 10}]},
+        {"unroll_steps": 2},
+        {"pack": 2},
+        {"weight_clip": 0.1, "discriminator_steps": 2},
+        {"terms": [{"name": "r1"}, {"name": "r2"}, {"name": "lecam", "weight": 0.1}], "views": ["diffaugment"]},
+    ],
+    ids=lambda o: "+".join(o),
+)
+def test_any_objective_with_any_trick_trains(objective: str, options: dict) -> None:
+    weights = weights_after(config(objective=objective, **options), steps=20)
+    assert all(torch.isfinite(w).all() for w in weights.values())
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"pack": 2, "terms": [{"name": "r1"}]}, "no slope of one sample"),
+        ({"share_fakes": True, "terms": [{"name": "latent-consistency"}]}, "shared fakes come without"),
+        ({"pack": 2, "classes": 3}, "a pack mixes classes"),
+        ({"unroll_steps": 1, "share_fakes": True}, "fakes of its own"),
+        ({"unroll_steps": 1, "weight_clip": 0.1}, "knows nothing of the clip"),
+        ({"views": ["diffaugment", "ada"]}, "Leave one out"),
+        ({"views": ["ada", "ada"]}, "listed twice"),
+        ({"views": ["difaugment"]}, "diffaugment"),
+        ({"pack": 0}, "at least 1"),
+        ({"classes": 1}, "at least 2"),
+        ({"unroll_rate": 0.0}, "above 0"),
+    ],
+    ids=lambda v: "" if isinstance(v, dict) else v,
+)
+def test_senseless_pairs_are_refused_with_the_reason(options: dict, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        build.resolve(config(**options))
+
+
+def test_what_does_not_fit_is_refused_when_built() -> None:
+    unrolled_norm = {"unroll_steps": 1, "discriminator": {"name": "mlp", "hidden": [8], "norm": "batch"}}
+    with pytest.raises(ConfigError, match="batch norm"):
+        build.build_model(build.resolve(config(**unrolled_norm)), (1, 8, 8))
+    with pytest.raises(ConfigError, match="no multiple"):
+        build.build_model(build.resolve(config(pack=3)), (1, 8, 8))
+    for options in ({"views": ["ada"]}, {"terms": [{"name": "consistency-real"}]}):
+        with pytest.raises(ConfigError, match="points of shape"):
+            build.build_model(build.resolve(config(**options)), (2,))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"terms": [{"name": "lecam", "weight": 0.1}]},
+        {"views": ["ada"], "ada_images": 100},
+        {"views": [{"name": "instance-noise", "until": 8}]},
+        {"prior": {"name": "gaussian-mixture", "dim": 8, "learned": True}},
+        {"unroll_steps": 1},
+        {"pack": 2},
+    ],
+    ids=["lecam", "ada", "instance-noise", "learned-prior", "unrolled", "packed"],
+)
+def test_stateful_parts_resume_bit_equal(tmp_path: Path, options: dict) -> None:
+    make: Callable[[], Trainer] = lambda: trainer_of(config(**options))  # noqa: E731
+    check_resumes_bit_equal(make, tmp_path)
+
+
+def test_an_unconditional_gan_refuses_labels() -> None:
+    with pytest.raises(NotSupported, match="unconditional"):
+        gan(LinearCritic(W)).sample(2, labels=torch.zeros(2, dtype=torch.int64))
+
+
+def test_the_table_of_terms_names_each_function_once() -> None:
+    functions = [e.function for e in build.TERMS.values()]
+    assert len(set(functions)) == len(functions)
+    assert all(getattr(terms, f.__name__) is f for f in functions)
