@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 BLOCK = 1024
-KEPT = 1 << 30  # bytes of prepared rows that are kept; larger sets are prepared anew block by block
+KEPT = 1 << 29  # bytes of prepared rows that are kept; larger sets are prepared anew block by block
 _WIDE = 256  # features from which limbs can pay
 
 

@@ -1,0 +1,113 @@
+"""Every GAN recipe under one budget of CPU time, judged by one protocol on full MNIST; resumable, a line a run.
+
+    PUSHFORWARD_DATA=../shared/data python benchmarks/family.py [--seeds 0 1 2] [--cpu-seconds 120] [--jobs 2]
+
+A run is one thread: it trains until it has used its CPU seconds (so that runs side by side, or a busy machine, change nothing but the wait), then 10,000 samples of
+its averaged weights are judged against the 10,000 test images. Runs that are in the file already are not repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+METRICS = ["frechet", "kid", "precision-recall", "density-coverage", "classes"]
+KEPT = ("frechet", "kid", "precision", "recall", "density", "coverage", "class entropy")
+
+
+def one(recipe: str, seed: int, budget: float, pictures: Path | None) -> dict[str, object]:
+    import torch
+
+    torch.set_num_threads(1)
+    from pushforward import build, runs
+    from pushforward.config import load_recipe
+    from pushforward.data.images import to_bytes
+    from pushforward.evaluation import Sides, measure, reference
+    from pushforward.training.trainer import Trainer
+
+    config = build.resolve(load_recipe(recipe, [f"train.seed={seed}"], data="mnist"))
+    data = runs.load_data(config)
+    model = build.build_model(config, (1, 28, 28))
+    trainer = Trainer(
+        model,
+        runs.make_batches(config, data, model),
+        build.build_optimisers(config, model),
+        seed=seed,
+        ema=config.train.ema,
+    )
+    start = time.process_time()
+    for _ in trainer.steps(10**9):
+        if time.process_time() - start >= budget:
+            break
+    seconds = time.process_time() - start
+    assert trainer.ema is not None
+    with trainer.ema.swapped_in():
+        model.settle()
+        model.eval()
+        x = to_bytes(runs.sample(model, 10_000, seed=seed))
+    if pictures is not None:
+        runs.save_picture(x[:100], pictures / f"{recipe.replace('/', '-')}-{seed}.png", columns=10)
+    side = reference("mnist", n=10_000)
+    values = measure(Sides(side.real, side.by(x), side.floor["floor"]), METRICS)
+    shares = [values[f"class {k}"].value for k in range(10)]
+    return {
+        "recipe": recipe,
+        "seed": seed,
+        "cpu_seconds": round(seconds, 1),
+        "budget": budget,
+        "steps": trainer.step,
+        "extractor_sha256": side.by.sha256,
+        "values": {k: [values[k].value, values[k].stderr] for k in KEPT},
+        "rarest": min(shares),
+        "commonest": max(shares),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipes", nargs="*", help="all gan/* when absent")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--cpu-seconds", type=float, default=120)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=Path("docs/results/family.jsonl"))
+    parser.add_argument("--pictures", type=Path)
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.one:
+        print(json.dumps(one(args.one, args.seeds[0], args.cpu_seconds, args.pictures)))
+        return
+    from pushforward.config import recipe_names
+
+    recipes = args.recipes or [r for r in recipe_names() if r.startswith("gan/")]
+    lines = args.out.read_text().splitlines() if args.out.exists() else []
+    done = {(r["recipe"], r["seed"], r["budget"]) for r in map(json.loads, lines)}
+    waiting = [(r, s) for s in args.seeds for r in recipes if (r, s, args.cpu_seconds) not in done]
+
+    def work(cell: tuple[str, int]) -> None:
+        words = [sys.executable, __file__, "--one", cell[0], "--seeds", str(cell[1])]
+        words += ["--cpu-seconds", str(args.cpu_seconds)]
+        words += ["--pictures", str(args.pictures)] if args.pictures else []
+        ran = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        if ran.returncode:
+            print(f"{cell[0]} seed {cell[1]} failed: {ran.stderr.strip().splitlines()[-1]}", flush=True)
+            return
+        line = ran.stdout.splitlines()[-1]
+        with args.out.open("a") as file:
+            file.write(line + "\n")
+        found = json.loads(line)
+        print(
+            f"{cell[0]:24} {cell[1]} {found['steps']:6} steps  Frechet {found['values']['frechet'][0]:.1f}", flush=True
+        )
+
+    with ThreadPoolExecutor(args.jobs) as pool:
+        list(pool.map(work, waiting))
+
+
+if __name__ == "__main__":
+    main()
