@@ -81,9 +81,10 @@ def test_kid_equals_clean_fid_on_the_same_subsets() -> None:
     assert np.mean(ours) == pytest.approx(theirs, rel=1e-4)
 
 
+@pytest.mark.parametrize("n", [530, 537, 1009])
 @pytest.mark.parametrize("splits", [1, 10])
-def test_inception_score_equals_torch_fidelity(splits: int) -> None:
-    logits = features(530, 10, 3, sd=3.0)
+def test_inception_score_equals_torch_fidelity(splits: int, n: int) -> None:
+    logits = features(n, 10, 3, sd=3.0)
     theirs = isc_features_to_metric(logits, splits=splits, shuffle=False)
     assert inception_score(logits, splits=splits).value == pytest.approx(theirs["inception_score_mean"], rel=1e-4)
 

@@ -24,6 +24,7 @@ RANKS = {
     "families": 3,
     "training": 4,
     "config": 4,
+    "monitors": 4,
     "build": 5,
     "report": 5,
     "runs": 6,

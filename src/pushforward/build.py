@@ -22,14 +22,16 @@ from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from pushforward.config import RunConfig, Table
-from pushforward.errors import ConfigError, nearest
-from pushforward.families.gan import augment, losses, terms
+from pushforward.data.images import ImageSet, to_model
+from pushforward.errors import ConfigError, NotSupported, nearest
+from pushforward.families.gan import augment, losses, sampling, terms
 from pushforward.families.gan.model import GAN
 from pushforward.model import GenerativeModel
 from pushforward.networks import dcgan, mlp, resnet
 from pushforward.networks.blocks import has_batch_norm
 from pushforward.networks.wrappers import Conditional, Projection
 from pushforward.priors import GaussianMixture, Normal, Uniform
+from pushforward.samplers.rejection import Drawn
 from pushforward.training import optimisers
 
 GENERATORS: Mapping[str, Callable[..., Any]] = {
@@ -415,3 +417,46 @@ def build_optimisers(config: RunConfig, model: GenerativeModel) -> dict[str, tor
         if not all(math.isfinite(group["lr"]) for group in made[phase.name].param_groups):
             raise ConfigError(f"optimiser.{phase.name}.lr = {table['lr']}: must be a finite number.")
     return made
+
+
+def draw_with(
+    name: str, model: GenerativeModel, n: int, given: Sequence[str], *, real: Any = None, seed: int = 0
+) -> Drawn:
+    """Samples by one of the samplers that a discriminator helps.
+
+    Args:
+        name: In `families.gan.sampling.SAMPLERS`.
+        model: A trained GAN.
+        n: How many.
+        given: KEY=VALUE settings of the sampler.
+        real: Images to calibrate the logit on.
+        seed: Of all draws.
+
+    Raises:
+        ConfigError: an unknown sampler or setting, or settings with which it finds nothing.
+        NotSupported: not a GAN, or one whose logit is no density ratio.
+    """
+    if name not in sampling.SAMPLERS:
+        raise ConfigError(f"no sampler is called {name!r}: {nearest(name, sampling.SAMPLERS)}")
+    if not isinstance(model, GAN):
+        raise NotSupported("--sampler is for GANs: it needs a discriminator.")
+    table: Table = {}
+    for pair in given:
+        key, _, text = pair.partition("=")
+        try:
+            table[key] = float(text) if "." in text or "e" in text else int(text)
+        except ValueError:
+            raise ConfigError(f"--set {pair}: a sampler's settings are numbers, as in percentile=80.") from None
+    factory = sampling.SAMPLERS[name]
+    options = options_of(factory, table, f"--set {name}", supplied={"seed"})
+    data = None
+    if real is not None:
+        if not isinstance(real, ImageSet):
+            raise NotSupported("--calibrate needs a data set of images.")
+        data = to_model(real.images[torch.randperm(len(real), generator=torch.Generator().manual_seed(0))[:2000]])
+    try:
+        needs_ratio = name in ("drs", "mh", "top")
+        ratio = sampling.log_ratio(model, real=data, seed=seed) if needs_ratio else (lambda x: x)
+        return factory(model, n, ratio, **options, seed=seed)
+    except ValueError as error:
+        raise ConfigError(f"{name}: {error}") from error

@@ -109,7 +109,8 @@ def train(
     epilog="""Examples:\n\n
 `pushforward sample runs/lsgan -n 64 --out grid.png`\n\n
 `pushforward sample runs/lsgan -n 10000 --out samples.npz --seed 1`\n\n
-`pushforward sample runs/lsgan -n 1000 --out folder/`"""
+`pushforward sample runs/lsgan -n 1000 --out folder/`\n\n
+`pushforward sample runs/dcgan --sampler drs --set percentile=80`"""
 )
 def sample(
     run: Annotated[Path, typer.Argument(help="A run's folder.")],
@@ -122,13 +123,40 @@ def sample(
     ] = Path("samples.png"),
     seed: Seed = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="Samples at a time; changes memory, not the images.")] = 500,
+    label: Annotated[int | None, typer.Option(min=0, help="A class, of a run that was trained with labels.")] = None,
+    sampler: Annotated[
+        str | None,
+        typer.Option(help="With the discriminator's help: drs, mh, top, ddls or truncated; says what it cost."),
+    ] = None,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="First calibrate the logit on the training images, for --sampler.")
+    ] = False,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="A setting of the sampler.")
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Draw samples of a run's averaged weights into a grid, an array or a folder."""
     from pushforward import runs
+    from pushforward.errors import ConfigError
 
     loaded = runs.load_run(run)
-    x = runs.sample(loaded.model, n, seed=seed, batch_size=batch_size, quiet=quiet)
+    if sampler is None:
+        if calibrate or settings:
+            raise ConfigError("--calibrate and --set belong to --sampler; name one: drs, mh, top, ddls, truncated.")
+        x = runs.sample(loaded.model, n, seed=seed, batch_size=batch_size, label=label, quiet=quiet)
+    else:
+        if label is not None:
+            raise ConfigError("--label with --sampler: the samplers are for unconditional models. Leave one out.")
+        from pushforward.build import draw_with
+
+        real = runs.load_data(loaded.config) if calibrate else None
+        drawn = draw_with(sampler, loaded.model, n, settings or [], real=real, seed=seed)
+        x = drawn.x
+        print(
+            f"{sampler}: kept {drawn.acceptance:.1%} of the proposals, {drawn.cost:.1f} for each sample",
+            file=sys.stderr,
+        )
     write_samples(x, out)
     print(out)
 
@@ -228,7 +256,7 @@ def evaluate(
         targets,
         data=section,
         n=n,
-        metrics=metrics.split(",") if metrics else None,
+        metrics=metrics.split(",") if metrics is not None else None,
         by=extractor,
         against=against,
         seed=seed,

@@ -162,12 +162,10 @@ def candidate(
     start = time.perf_counter()
     if ranks > 1:
         x, features, sampling = _in_processes(target, n, by.name, seed, ranks)
+        _same_shape(x, shape, target)
     else:
         x, sampling = _images(path, n, 0, n, seed, points=by.name == "points", quiet=quiet)
-        if shape is not None and tuple(x.shape[1:]) != shape:
-            raise DataError(
-                f"{target}: images of shape {tuple(x.shape[1:])} against data of shape {shape}; bring them to one size first."
-            )
+        _same_shape(x, shape, target)
         features = by(x)
     if not is_run(path):
         return Candidate(path.stem, x, {"kind": "folder" if path.is_dir() else "array"}), features
@@ -181,6 +179,13 @@ def candidate(
         "seed": seed,
     }
     return Candidate(path.resolve().name, x, about), features
+
+
+def _same_shape(x: Tensor, shape: tuple[int, ...] | None, target: str) -> None:
+    if shape is not None and tuple(x.shape[1:]) != shape:
+        raise DataError(
+            f"{target}: images of shape {tuple(x.shape[1:])} against data of shape {shape}; bring them to one size first."
+        )
 
 
 def _images(path: Path, n: int, start: int, stop: int, seed: int, *, points: bool, quiet: bool) -> tuple[Tensor, float]:
@@ -372,6 +377,8 @@ def evaluate(
     Returns:
         A table of plain numbers, as in result.json; each run's folder gets its own result.json.
     """
+    if metrics is not None and not [m for m in metrics if m.strip()]:
+        raise NotSupported(f"no metric is named; there are {', '.join(METRICS)}.")
     start = time.perf_counter()
     side = reference(data, n=n, by=by, against=against)
     has_logits = side.real.logits is not None
@@ -389,8 +396,10 @@ def evaluate(
     }
     train = side.floor["floor"]
     if "memorisation" in chosen:
-        if side.train is None or against != "test":
-            raise NotSupported("memorisation compares with training images of an image set, against its test images.")
+        if side.train is None or against != "test" or side.notes:
+            raise NotSupported(
+                "memorisation compares training images of an image set with test images that no model has seen."
+            )
         train = cached_features(side.train.images, side.train.sha256, side.by)
     of_floor = [m for m in chosen if m not in METRICS or METRICS[m].of_floor]
     floor = {rung: _plain(measure(Sides(side.real, f, train), of_floor)) for rung, f in side.floor.items()}

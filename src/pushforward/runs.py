@@ -30,15 +30,18 @@ from pushforward.data.batches import Batches, DensityBatches, ImageBatches
 from pushforward.data.fetch import load
 from pushforward.data.images import ImageSet, save_grid, to_bytes
 from pushforward.data.toy import Density
-from pushforward.errors import CheckpointError, ConfigError, DataError
+from pushforward.errors import CheckpointError, ConfigError, DataError, NotSupported
 from pushforward.model import GenerativeModel
+from pushforward.monitors import alarms, signs
 from pushforward.randomness import SampleStream, derive_seed
 from pushforward.training import checkpoint
 from pushforward.training.checkpoint import write_atomic
-from pushforward.training.logs import JsonLog, Meter, Progress
+from pushforward.training.logs import JsonLog, Meter, Progress, read_log
 from pushforward.training.trainer import Trainer
 
 GRID, POINTS = 64, 2000  # images, or points, in the pictures that are drawn as training goes on
+HIDDEN = ("seconds", "gradient_norm", "logit", "overlap", "sign", "modes", "quality")  # not on the progress line
+WATCHED = 250  # samples that are looked at for signs of collapse then
 FREE_TO_CHANGE = ("steps", "log_every", "checkpoint_every", "keep", "sample_every", "tracker", "device")
 PACKAGES = ("pushforward", "torch", "numpy", "accelerate", "safetensors")
 
@@ -52,6 +55,21 @@ def load_data(config: RunConfig, split: str = "train") -> ImageSet | Density:
 def shape_of(data: ImageSet | Density) -> tuple[int, ...]:
     """Shape of one sample."""
     return data.shape if isinstance(data, ImageSet) else (data.dim,)
+
+
+def check_labels(config: RunConfig, data: ImageSet | Density) -> None:
+    """Refuse to train a conditional model on data without labels, or with more classes than it has.
+
+    Raises:
+        DataError: as said.
+    """
+    classes = config.model.get("classes")
+    if classes is None:
+        return
+    if not isinstance(data, ImageSet) or data.labels is None:
+        raise DataError(f"model.classes = {classes}: this data has no labels; leave model.classes out.")
+    if int(data.labels.max()) >= classes:
+        raise DataError(f"model.classes = {classes}: {data.name} has labels up to {int(data.labels.max())}.")
 
 
 def train(config: RunConfig, out: Path, *, resume: bool = False, quiet: bool = False) -> Path:
@@ -77,6 +95,7 @@ def train(config: RunConfig, out: Path, *, resume: bool = False, quiet: bool = F
     if resume and (out / "config.toml").exists():
         _same_run(config, configs.parse(configs.read(out / "config.toml"), str(out / "config.toml")), out)
     data = load_data(config)
+    check_labels(config, data)
     model = build_model(config, shape_of(data))
     t = config.train
     if t.device in ("cuda", "mps") and not {"cuda": torch.cuda, "mps": torch.mps}[t.device].is_available():
@@ -129,17 +148,34 @@ def train(config: RunConfig, out: Path, *, resume: bool = False, quiet: bool = F
             print(f"train {out.name}: {verdict}", file=sys.stderr)
     if t.tracker is not None:
         accelerator.init_trackers("pushforward", init_kwargs={})
-    _loop(config, out, trainer, quiet=quiet or not main)
+    _loop(config, out, data, trainer, quiet=quiet or not main)
     if t.tracker is not None:
         accelerator.end_training()
     return out
 
 
-def _loop(config: RunConfig, out: Path, trainer: Trainer, *, quiet: bool) -> None:
+class _Watch:
+    """Says each alarm once, when it first sounds."""
+
+    def __init__(self, rows: list[dict[str, Any]], name: str, *, quiet: bool) -> None:
+        self.rows, self.name, self.quiet = rows, name, quiet
+        self.said = {a.kind for a in alarms(rows)}
+
+    def look(self, row: dict[str, Any]) -> None:
+        """Read a line of the log, and say any alarm that is new."""
+        self.rows.append(row)
+        for alarm in alarms(self.rows):
+            if alarm.kind not in self.said:
+                self.said.add(alarm.kind)
+                if not self.quiet:
+                    print(f"{self.name}, step {alarm.step}: {alarm.text}", file=sys.stderr)
+
+
+def _loop(config: RunConfig, out: Path, data: ImageSet | Density, trainer: Trainer, *, quiet: bool) -> None:
     """The plain lines around the loop: log, checkpoints, grids, progress."""
     t, main = config.train, trainer.accelerator.is_main_process
     log = JsonLog(out / "log.jsonl", upto=trainer.step) if main else None
-    meter = Meter()
+    meter, watch = Meter(), _Watch(read_log(out / "log.jsonl") if main else [], out.name, quiet=quiet)
     try:
         with (
             _stop_signals() as stopping,
@@ -148,17 +184,19 @@ def _loop(config: RunConfig, out: Path, trainer: Trainer, *, quiet: bool) -> Non
             for report in trainer.steps(t.steps):
                 meter.add(report)
                 step, last, row = report.step, report.step == t.steps, None
-                if log is not None and (step % t.log_every == 0 or last):
-                    row = meter.read()
-                    log.write(
-                        {"step": step, "images": step * t.batch_size, "elapsed": round(trainer.seconds, 3), **row}
-                    )
+                found: dict[str, float] = {}
+                if main and (step % t.sample_every == 0 or last or step == 1):
+                    x = draw_grid(trainer, trainer.metadata["shape"], out / "samples" / f"{step:08d}.png")
+                    found = signs(x, data, config.data.name) if step > 1 else {}
+                if log is not None and (step % t.log_every == 0 or last or found):
+                    row = meter.read() | found
+                    whole = {"step": step, "images": step * t.batch_size, "elapsed": round(trainer.seconds, 3), **row}
+                    log.write(whole)
+                    watch.look(whole)
                     if t.tracker is not None:
                         trainer.accelerator.log(row, step=step)
-                    row = {k: v for k, v in row.items() if not k.endswith(("seconds", "gradient_norm", "logit"))}
+                    row = {k: v for k, v in row.items() if not k.endswith(HIDDEN)}
                 progress.update(step, images_per_step=t.batch_size, terms=row)
-                if main and (step % t.sample_every == 0 or last or step == 1):
-                    draw_grid(trainer, trainer.metadata["shape"], out / "samples" / f"{step:08d}.png")
                 if step % t.checkpoint_every == 0 or last or stopping:
                     if log is not None:
                         log.sync()
@@ -218,16 +256,17 @@ def _same_run(new: RunConfig, old: RunConfig, out: Path) -> None:
             )
 
 
-def draw_grid(trainer: Trainer, shape: Sequence[int], path: Path) -> None:
-    """A picture of samples from latents that stay the same through the run, from the averaged weights."""
+def draw_grid(trainer: Trainer, shape: Sequence[int], path: Path) -> Tensor:
+    """A picture of samples from latents that stay the same through the run, from the averaged weights; and the samples."""
     model, ema = trainer.model, trainer.ema
-    count = GRID if len(shape) == 3 else POINTS
+    count = WATCHED if len(shape) == 3 else POINTS
     stream = SampleStream(derive_seed(trainer.seed, "grid"), torch.arange(count, device=trainer.accelerator.device))
     with ema.swapped_in() if ema is not None else nullcontext():
         if ema is not None:
             model.settle()
         x = model.sample(count, generator=stream).cpu()
-    save_picture(x, path)
+    save_picture(x[:GRID] if len(shape) == 3 else x, path)
+    return x
 
 
 def save_picture(x: Tensor, path: Path, *, columns: int | None = None) -> None:
@@ -337,19 +376,43 @@ def load_run(path: Path, *, averaged: bool = True) -> Run:
 
 
 def sample(
-    model: GenerativeModel, n: int, *, seed: int = 0, start: int = 0, batch_size: int = 500, quiet: bool = True
+    model: GenerativeModel,
+    n: int,
+    *,
+    seed: int = 0,
+    start: int = 0,
+    batch_size: int = 500,
+    label: int | None = None,
+    quiet: bool = True,
 ) -> Tensor:
     """Samples start .. start + n - 1 of a seed, the same whatever the batch size.
 
+    Args:
+        model: Any model.
+        n: How many.
+        seed: Names the samples.
+        start: The first one's index.
+        batch_size: Samples at a time.
+        label: A class, for conditional models; each sample's is drawn when absent.
+        quiet: Show no progress.
+
     Returns:
         (n, *shape) on the CPU, in the model's range.
+
+    Raises:
+        NotSupported: a label for a model that has none, or one that it does not know.
     """
     device = next(model.parameters()).device
+    classes = getattr(model, "classes", None)
+    if label is not None and classes is not None and not 0 <= label < classes:
+        raise NotSupported(f"label {label}: the model has the classes 0 to {classes - 1}.")
     parts: list[Tensor] = []
     with Progress("sample", n, quiet=quiet) as progress:
         for low in range(start, start + n, batch_size):
             index = torch.arange(low, min(low + batch_size, start + n), device=device)
-            parts.append(model.sample(len(index), generator=SampleStream(derive_seed(seed, "sample"), index)).cpu())
+            labels = None if label is None else torch.full_like(index, label)
+            stream = SampleStream(derive_seed(seed, "sample"), index)
+            parts.append(model.sample(len(index), labels=labels, generator=stream).cpu())
             progress.update(int(index[-1]) + 1 - start)
     return torch.cat(parts)
 

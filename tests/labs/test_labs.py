@@ -6,9 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from pushforward import labs
+from pushforward.data.toy import Ring
 from pushforward.errors import ConfigError, NotSupported
+from pushforward.labs.collapse import better, covered
 from pushforward.labs.corruption import _finding, steps_back
 from pushforward.metrics.measurement import Measurement
 
@@ -18,8 +21,10 @@ def test_unknown_names_are_refused_with_the_nearest() -> None:
         labs.lab("coruption")
     with pytest.raises(ConfigError, match="seed"):
         labs.parse_settings("corruption", ["sed=3"])
-    with pytest.raises(ConfigError, match="int is wanted"):
-        labs.parse_settings("corruption", ["n=many"])
+    for text in ("many", "2.5", "Infinity", "1e300", "null"):
+        with pytest.raises(ConfigError, match="int is wanted"):
+            labs.parse_settings("corruption", [f"n={text}"])
+    assert labs.parse_settings("corruption", ["n=20", "data=mnist"]) == {"n": 20, "data": "mnist"}
 
 
 @pytest.mark.parametrize("name", labs.LABS)
@@ -36,6 +41,7 @@ def test_steps_back_are_counted_in_the_metrics_direction() -> None:
     assert steps_back(curve(0.5, 0.6, 0.5, 0.9, 0.1, 0.0), "recall") == (2, 1)  # +0.1 in doubt, +0.4 is not
     table = {"noise": curve(1, 0.8, 0.6, 0.4, 0.2, 0), "blur": curve(1, 0.8, 0.9, 0.4, 0.2, 0)}
     assert _finding("recall", {"noise": table["noise"]}).verdict == "supported"
+    assert _finding("recall", {"noise": curve(0, 0, 0, 0, 0, 0)}).verdict == "unclear"  # no change is no support
     assert _finding("recall", table).verdict == "unclear"
     table["blur"] = curve(1, 0.3, 0.9, 0.4, 0.2, 0)
     assert _finding("recall", table).verdict == "not supported"
@@ -50,3 +56,44 @@ def test_corruption_lab(tmp_path: Path) -> None:
     assert distances == sorted(distances)
     assert (tmp_path / "corruption.png").stat().st_size > 10_000
     assert "corruption.png" in (tmp_path / "lab.md").read_text()
+
+
+def test_covered_modes_are_those_with_a_sample_of_high_quality() -> None:
+    ring = Ring()
+    whole = covered(ring.sample(2500, generator=torch.Generator().manual_seed(0)), ring)
+    assert whole[0] == 8
+    assert whole[1] == pytest.approx(1 - torch.exp(torch.tensor(-4.5)).item(), abs=0.01)  # within 3 sd in the plane
+    two = torch.stack([ring.means[0], ring.means[3], ring.means[5] + 0.1])
+    assert covered(two, ring) == (2, pytest.approx(2 / 3))
+
+
+def test_more_modes_is_a_matter_of_evidence() -> None:
+    assert better("b", [8] * 10, "a", [6, 7, 6, 5, 7, 6, 7, 6, 6, 7]).verdict == "supported"
+    assert better("b", [6, 7, 6, 5, 7, 6, 7, 6, 6, 7], "a", [8] * 10).verdict == "not supported"
+    assert better("b", [6, 7, 8], "a", [6, 8, 7]).verdict == "unclear"
+    assert better("b", [8, 8], "a", [8, 8]).verdict == "unclear"
+
+
+def test_collapse_lab(tmp_path: Path) -> None:
+    found = labs.run_lab("collapse", tmp_path, quiet=True, recipes="gan/toy,gan/toy-r3gan", seeds=2, steps=20, jobs=1)
+    assert len(found) == 3
+    rows = json.loads((tmp_path / "collapse.json").read_text())["rows"]
+    assert [r["recipe"] for r in rows] == ["gan/toy", "gan/toy-r3gan"]
+    assert (tmp_path / "collapse.png").exists()
+
+
+def test_gaussian_lab(tmp_path: Path) -> None:
+    found = labs.run_lab("gaussian", tmp_path, quiet=True, steps=40, seeds=2)
+    assert len(found) == 4
+    assert found[0].verdict == "not supported"  # nobody learns in 40 steps
+    for name in ("losses.png", "discriminator.png", "discriminator.gif", "rates.png", "batches.png"):
+        assert (tmp_path / name).stat().st_size > 1000
+
+
+def test_optimal_discriminator() -> None:
+    from pushforward.labs.gaussian import AXIS, MEAN, SD, optimal
+
+    assert optimal(MEAN, SD) == pytest.approx(0.5)
+    curve, middle = optimal(MEAN - 2, SD), int((AXIS - (MEAN - 1)).abs().argmin())
+    assert curve[middle] == pytest.approx(0.5, abs=1e-6)  # halfway between two equal Gaussians
+    assert curve[-1] > 0.999 > 0.001 > curve[0]

@@ -27,6 +27,8 @@ def noise(images: Tensor, sd: float, *, generator: torch.Generator) -> Tensor:
 
 def blur(images: Tensor, sigma: float, *, generator: torch.Generator | None = None) -> Tensor:
     """Gaussian blur of a standard deviation in pixels; borders are repeated."""
+    if sigma <= 0:
+        return images.clone()
     reach = max(1, math.ceil(3 * sigma))
     weights = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / sigma) ** 2)
     weights /= weights.sum()

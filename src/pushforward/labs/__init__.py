@@ -30,6 +30,8 @@ class Finding:
 
 
 LABS: dict[str, tuple[str, str]] = {
+    "collapse": ("pushforward.labs.collapse", "Which GANs find all Gaussians of a ring or a grid?"),
+    "gaussian": ("pushforward.labs.gaussian", "How does a GAN learn one Gaussian on a line?"),
     "corruption": ("pushforward.labs.corruption", "Do the metrics grow worse with growing damage to images?"),
 }
 
@@ -65,8 +67,13 @@ def parse_settings(name: str, given: Sequence[str]) -> dict[str, Any]:
             raise ConfigError(f"the lab {name} has no setting {key!r}: {nearest(key, known)}")
         kind = type(known[key])
         try:
-            out[key] = text if kind is str else kind(json.loads(text))
-        except (ValueError, TypeError):
+            value = text if kind is str else json.loads(text)
+            if kind is int and value != int(value):
+                raise ValueError(text)
+            out[key] = kind(value)
+            if kind is int and abs(out[key]) >= 2**63:
+                raise ValueError(text)
+        except (ValueError, TypeError, OverflowError):
             raise ConfigError(f"{key}={text}: {kind.__name__} is wanted, as in {key}={known[key]}.") from None
     return out
 

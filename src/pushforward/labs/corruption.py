@@ -32,7 +32,7 @@ NAMES = {"frechet": "Frechet distance", "kid": "KID", "precision": "precision", 
 
 
 def run(
-    out: Path, *, data: str = "mnist-5k", n: int = 2000, extractor: str = "digits", seed: int = 0, quiet: bool = False
+    out: Path, *, data: str = "mnist-5k", n: int = 1000, extractor: str = "digits", seed: int = 0, quiet: bool = False
 ) -> list[Finding]:
     """Damage, judge, draw.
 
@@ -47,8 +47,8 @@ def run(
     train, test = load(data, "train"), load(data, "test")
     if not (isinstance(train, ImageSet) and isinstance(test, ImageSet)):
         raise DataError(f"{data} has no images to damage.")
-    if n > min(len(train), len(test)):
-        raise DataError(f"n={n}: {data} has {len(train)} training and {len(test)} test images.")
+    if not 10 <= n <= min(len(train), len(test)):
+        raise DataError(f"n={n}: {data} has {len(train)} training and {len(test)} test images; 10 are the least.")
     shuffler = torch.Generator().manual_seed(0)
     clean, held = (d.subset(torch.randperm(len(d), generator=shuffler)[:n]) for d in (train, test))
     judge = features.extractor(extractor)
@@ -80,11 +80,11 @@ def run(
 
 
 def steps_back(curve: list[Values], metric: str) -> tuple[int, int]:
-    """Steps at which a metric grows better although the damage grows: all of them, and those by more than two standard errors."""
+    """Steps at which a metric grows no worse although the damage grows: all of them, and those where it grows better by more than two standard errors."""
     back = sure = 0
     for a, b in pairwise(curve):
         step = WORSE[metric] * (b[metric].value - a[metric].value)
-        back += step < 0
+        back += step <= 0
         sure += step < -2 * math.hypot(a[metric].stderr, b[metric].stderr)
     return back, sure
 
@@ -95,8 +95,10 @@ def _finding(metric: str, table: dict[str, list[Values]]) -> Finding:
     doubtful = {kind: c[0] for kind, c in counts.items() if c[0] and not c[1]}
     verdict: Verdict = "not supported" if sure else "unclear" if doubtful else "supported"
     said = [f"{kind}: {k} of 5 steps the other way by more than two standard errors" for kind, k in sure.items()]
-    said += [f"{kind}: {k} of 5 steps the other way, within two standard errors" for kind, k in doubtful.items()]
-    evidence = "; ".join(said) or "all 25 steps of the five kinds go that way"
+    said += [
+        f"{kind}: {k} of 5 steps nowhere, or the other way within two standard errors" for kind, k in doubtful.items()
+    ]
+    evidence = "; ".join(said) or f"All {5 * len(table)} steps go that way"
     return Finding(f"{NAMES[metric]} grows worse with every kind of damage.", verdict, evidence + ".")
 
 

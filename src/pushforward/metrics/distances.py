@@ -1,6 +1,6 @@
 """Blocks of squared distances between features, each with a bound on its error, and exact ones for the pairs in doubt.
 
-Fast distances come from one product of centred features (`products`, which the kernel distance shares). Where the processor multiplies bytes several times faster than floats (AVX-512
+Fast distances come from one product of centred features. Where the processor multiplies bytes several times faster than floats (AVX-512
 VNNI and later), that product is taken of two 8-bit limbs a number, about 15 bits: both ways come with error bounds that hold always, and whoever
 compares distances settles what the bounds leave open with `exact`. So answers do not depend on which way was taken.
 """
@@ -34,7 +34,12 @@ def limbs_pay() -> bool:
             best = min(best, time.perf_counter() - start)
         return best
 
+    g = torch.Generator().manual_seed(0)
+    extreme = torch.where(torch.rand(64, 2048, generator=g) < 0.5, 127, -127).to(torch.int8)
     try:
+        exact_product = extreme.double() @ extreme.double().T
+        if not torch.equal(torch._int_mm(extreme, extreme.T).double(), exact_product):
+            return False  # some processors' byte products overflow
         return 3.5 * seconds(lambda: torch._int_mm(y, y.T)) < seconds(lambda: x @ x.T)
     except RuntimeError:
         return False
@@ -50,17 +55,19 @@ class _Prepared(NamedTuple):
 
 
 class Points:
-    """Features (n, d) about a common centre.
+    """Features (n, d) about a common centre, in units in which they are about 1.
 
     Args:
         x: As given; it may lie on disk (a memory map).
-        centre: A point in their midst, (d,).
+        centre: A point in their midst, (1, d).
+        scale: A power of two that brings them to about 1, so that no square underflows; distances are in these units.
         limbs: Products of bytes may stand for products of floats: for those who look at error bounds.
     """
 
-    def __init__(self, x: Tensor, centre: Tensor, *, limbs: bool = True) -> None:
+    def __init__(self, x: Tensor, centre: Tensor, *, scale: float = 1.0, limbs: bool = True) -> None:
         self.given = x
         self.centre = centre
+        self.scale = scale
         d = x.shape[1]
         self.limbs = limbs and _WIDE <= d <= 1 << 16 and limbs_pay()
         self.parts: list[_Prepared] | None = [] if x.numel() * (2 if self.limbs else 4) <= KEPT else None
@@ -78,7 +85,7 @@ class Points:
         return len(self.given)
 
     def _floats(self, rows: slice) -> Tensor:
-        return (self.given[rows] - self.centre).float()
+        return ((self.given[rows] - self.centre) * self.scale).float()
 
     def _prepare(self, x: Tensor) -> _Prepared:
         if not self.limbs:
@@ -91,7 +98,7 @@ class Points:
 
     def _facts(self, x: Tensor, part: _Prepared) -> tuple[Tensor, Tensor]:
         """Squared norms, and per row (|x|, |error of its limbs|, |its low limb|), from which error bounds follow."""
-        norms = x.square().sum(dim=1)
+        norms = x.double().square().sum(dim=1).float()
         if part.unit is None or part.low is None or part.high is None:
             return norms, torch.zeros(len(x), 3)
         low = part.low.float().mul_(part.unit[:, None])
@@ -111,7 +118,11 @@ def about_one_centre(*sets: Tensor, limbs: bool = True) -> list[Points]:
     """All sets about one common point: the distance of far-off clouds keeps its digits."""
     means = [sum((b.sum(dim=0, dtype=torch.float64) for b in s.split(BLOCK)), torch.zeros(1)) / len(s) for s in sets]
     centre = torch.stack(means).mean(dim=0)
-    return [Points(s, centre.to(s.dtype), limbs=limbs) for s in sets]
+    if all(s.dtype == torch.float32 for s in sets):
+        centre = centre.float()  # rounded once, for all
+    largest = max(float((b - centre).abs().max()) for s in sets for b in s.split(BLOCK))
+    scale = 2.0 ** -math.frexp(largest)[1] if 0 < largest < math.inf else 1.0
+    return [Points(s, centre, scale=scale, limbs=limbs) for s in sets]
 
 
 def slices(n: int) -> list[slice]:
@@ -134,7 +145,8 @@ def products(a: Points, rows: slice, b: Points, columns: slice) -> Tensor:
 def block(a: Points, rows: slice, b: Points, columns: slice) -> tuple[Tensor, Tensor]:
     """Squared distances of a block of rows of a to a block of rows of b, and bounds on their errors, float32 each."""
     distances = products(a, rows, b, columns).mul_(-2).add_(b.norms[columns]).add_(a.norms[rows, None])
-    thin = torch.finfo(torch.float32).eps * (2 * math.sqrt(a.given.shape[1]) + 8)
+    # Rounding: of a sum of d products in any order (limbs are exact), and of the few numbers added up here.
+    thin = torch.finfo(torch.float32).eps * (8 if a.limbs and b.limbs else a.given.shape[1] / 2 + 8)
     # |error| <= thin (|x|^2 + |y|^2) + 2 (|x| |e_y| + |e_x| |y| + |l_x| |l_y|), as one product of five columns
     ex, ey = a.errors[rows], b.errors[columns]
     one_x, one_y = torch.ones(len(ex), 1), torch.ones(len(ey), 1)
@@ -148,7 +160,7 @@ def exact(a: Points, i: Tensor, b: Points, j: Tensor) -> Tensor:
     """Squared distances in float64 of points i to their points j, (n,) and (n, k) to (n, k)."""
     size = max(1, 400_000 // (a.given.shape[1] * j.shape[1]))
     parts = [
-        (b.given[q].double() - a.given[p].double()[:, None]).square_().sum(dim=-1)
+        ((b.given[q].double() - a.given[p].double()[:, None]) * a.scale).square_().sum(dim=-1)
         for p, q in zip(i.split(size), j.split(size), strict=True)
     ]
     return torch.cat(parts) if parts else torch.empty(j.shape, dtype=torch.float64)

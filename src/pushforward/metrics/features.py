@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import math
 import os
 import pickle
@@ -218,10 +219,13 @@ class HubVision(Extractor):
         source, kind, mean, sd = self.SOURCES[name]
         try:
             import transformers
+            from transformers.utils import logging as quietly
         except ImportError:
             raise NotSupported(
                 f"the extractor {name!r} needs an extra: pip install 'pushforward[hub]'. Others: digits, random-vgg, inception."
             ) from None
+        quietly.set_verbosity_error()
+        logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # its retries are not the user's concern
         try:
             self.net = getattr(transformers, kind).from_pretrained(source, use_safetensors=True).eval()
         except (OSError, ValueError) as error:

@@ -40,8 +40,8 @@ def inception_score(logits: Tensor | np.ndarray, *, splits: int = 10) -> Measure
         raise ValueError(f"splits must lie between 1 and the {len(x)} samples; got {splits}.")
     log_p = torch.log_softmax(x.double(), dim=1)
     scores = []
-    for part in log_p.tensor_split(splits):
-        p = part.exp()
+    for k in range(splits):  # the published cut, also where n is no multiple of splits
+        p = log_p[k * len(x) // splits : (k + 1) * len(x) // splits].exp()
         marginal = p.mean(dim=0)
         # 0 log 0 = 0: a class that no sample has contributes nothing, whatever its logarithm.
         divergence = torch.xlogy(p, p).sum(dim=1).mean() - torch.xlogy(marginal, marginal).sum()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -45,6 +45,10 @@ def likelihood(log_prob: Tensor | np.ndarray, *, dimensions: int, kind: Kind) ->
         >>> round(likelihood(torch.tensor([-math.log(256.0)] * 3), dimensions=1, kind="exact").bits_per_dim.value, 6)
         8.0
     """
+    if dimensions < 1:
+        raise ValueError(f"dimensions = {dimensions}: must be at least 1.")
+    if kind not in get_args(Kind):
+        raise ValueError(f"kind = {kind!r}: it is one of {', '.join(get_args(Kind))}.")
     x = (
         (log_prob if isinstance(log_prob, Tensor) else torch.from_numpy(np.ascontiguousarray(log_prob)))
         .detach()

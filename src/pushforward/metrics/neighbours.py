@@ -88,7 +88,11 @@ def _slow_rows(x: Points, rows: Tensor, y: Points, wanted: int, *, same: bool) -
         found = _Nearest(len(part), wanted)
         found.bounds = found.bounds.double()
         for columns in slices(len(y)):
-            distances = torch.cdist(x.given[part].double() - centre, y.given[columns].double() - centre)
+            distances = torch.cdist(
+                x.given[part].double() - centre,
+                y.given[columns].double() - centre,
+                compute_mode="donot_use_mm_for_euclid_dist",
+            )
             if same:
                 distances[part[:, None] == torch.arange(columns.start, columns.stop)] = math.inf
             found.merge(slice(0, len(part)), distances, columns.start)
@@ -139,7 +143,9 @@ def _near_pairs(
             break
         # far-apart clusters: float32 says nothing of near pairs
         centre = fake.centre.double()
-        distances = torch.cdist(fake.given[rows].double() - centre, real.given[columns].double() - centre).square_()
+        distances = torch.cdist(
+            (fake.given[rows].double() - centre) * fake.scale, (real.given[columns].double() - centre) * real.scale
+        ).square_()
         doubt = doubt.double().mul_(1e-7)
     near[unsure] = exact(fake, i[unsure], real, j[unsure, None]).squeeze(1)
     return i, j, near
@@ -281,7 +287,7 @@ def nearest_distances(*, queries: Tensor | np.ndarray, targets: Tensor | np.ndar
         doubtful = (values[:, 0] > found.bounds[:, -1].double()).nonzero().squeeze(1)
         if len(doubtful):
             values[doubtful], index[doubtful] = _slow_rows(x, doubtful, y, kept, same=False)
-    return values[:, 0].sqrt(), index[:, 0]
+    return values[:, 0].sqrt() / x.scale, index[:, 0]
 
 
 def memorisation(*, train: Tensor | np.ndarray, test: Tensor | np.ndarray, fake: Tensor | np.ndarray) -> Memorisation:

@@ -65,7 +65,8 @@ def sliced_wasserstein(
     x, y = as_pair(real, fake, minimum=1)
     axes = torch.randn(x.shape[1], directions, generator=torch.Generator().manual_seed(seed))
     axes /= axes.norm(dim=0)
-    a, b = (_sorted_projections(t, x[0], axes) for t in (x, y))
+    centre = x[:BLOCK].median(dim=0).values  # one far point must not cost the others their digits
+    a, b = (_sorted_projections(t, centre, axes) for t in (x, y))
     costs = _one_dimensional(a.T, b.T, p).double()
     mean, spread = float(costs.mean()), float(costs.std()) / math.sqrt(directions)
     value = mean ** (1 / p)
@@ -106,5 +107,7 @@ def wasserstein(*, real: Tensor | np.ndarray, fake: Tensor | np.ndarray, p: int 
         import ot
 
         costs = torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist").pow(p).numpy()
-        cost = float(ot.emd2(ot.unif(len(x)), ot.unif(len(y)), costs, numItermax=10_000_000))
+        largest = max(float(costs.max()), float(np.finfo(np.float64).tiny))  # the simplex stops at absolute tolerances
+        plan = ot.emd2(ot.unif(len(x)), ot.unif(len(y)), costs / largest, numItermax=10_000_000)
+        cost = float(plan) * largest
     return Measurement(cost ** (1 / p), math.nan, "none", len(x), len(y))

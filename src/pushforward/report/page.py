@@ -11,6 +11,7 @@ from typing import Any
 from pushforward import __version__
 from pushforward.config import read
 from pushforward.errors import DataError
+from pushforward.monitors import Alarm, alarms
 from pushforward.report import figures
 from pushforward.report.tables import SHOWN, cell, duration
 from pushforward.training.checkpoint import write_atomic
@@ -34,6 +35,7 @@ class Shown:
     toml: str
     seconds: float
     images_per_second: float
+    alarms: list[Alarm]
 
 
 def _picture(path: Path) -> str:
@@ -79,6 +81,7 @@ def gather(folder: Path) -> Shown:
         toml=(folder / "config.toml").read_text(encoding="utf8"),
         seconds=last["elapsed"],
         images_per_second=last["images"] / max(last["elapsed"], 1e-9),
+        alarms=alarms(log),
     )
 
 

@@ -28,6 +28,9 @@ def metropolis_hastings(
     Reference: Turner et al. 2019, algorithm 1, arXiv 1811.11357.
     """
 
+    if steps < 1:
+        raise ValueError(f"steps = {steps}: must be at least 1.")
+
     def block(k: int) -> tuple[Tensor, Tensor, SampleStream]:
         stream = SampleStream(derive_seed(seed, "metropolis", k), torch.arange(n))
         return *propose(stream), stream

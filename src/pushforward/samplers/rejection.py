@@ -84,6 +84,10 @@ def rejection(
 
     Reference: Azadi et al. 2018, algorithm 1, arXiv 1810.06758.
     """
+    if percentile is not None and not 0 <= percentile <= 100:
+        raise ValueError(f"percentile = {percentile}: must be between 0 and 100.")
+    if burn_in < 1:
+        raise ValueError(f"burn_in = {burn_in}: must be at least 1.")
     made, largest = 0, -math.inf
 
     def block() -> tuple[Tensor, Tensor, SampleStream]:
@@ -117,6 +121,8 @@ def best_of(propose: Propose, n: int, *, candidates: int = 4, seed: int = 0) -> 
 
     Reference: Sinha et al. 2020, arXiv 2002.06224 (in training); here after it.
     """
+    if candidates < 1:
+        raise ValueError(f"candidates = {candidates}: must be at least 1.")
     best: Tensor | None = None
     top = torch.full((n,), -math.inf)
     for k in range(candidates):

@@ -130,9 +130,9 @@ class GAN(GenerativeModel):
         )
 
     def _weights(self, player: Player) -> dict[str, float]:
-        # A lazy term counts `every` times when it comes; logits are logged and weigh nothing.
+        # A lazy term counts `every` times when it comes; logits, and how often a fake beats data, are logged and weigh nothing.
         weights = {t.name: t.weight * t.every for t in self.terms if t.player == player}
-        return weights | {"real_logit": 0.0, "fake_logit": 0.0, "real_sign": 0.0}
+        return weights | dict.fromkeys(("real_logit", "fake_logit", "overlap", "real_sign"), 0.0)
 
     def discriminator_loss(self, batch: Batch) -> Terms:
         """Terms of D's move."""
@@ -141,7 +141,7 @@ class GAN(GenerativeModel):
         real, fake = context.real_logits, context.fake_logits
         if self.share_fakes:
             self._handed = context.made
-        logged = {"real_logit": real.detach(), "fake_logit": fake.detach()}
+        logged = {"real_logit": real.detach(), "fake_logit": fake.detach(), "overlap": (fake > real).float()}
         if self._adaptive:
             logged["real_sign"] = real.detach().sign()
         return {"adversarial": self.objective.discriminator(real, fake), **logged} | {

@@ -1,0 +1,207 @@
+"""Mode collapse on Gaussians in the plane: who finds all of them, how well, over ten seeds.
+
+The protocol follows VEEGAN and PacGAN: 2,500 samples of each trained generator; a sample is of high quality within three standard
+deviations of a centre, and a mode is found if at least one such sample is nearest to it. Networks have two hidden layers of 128; latents are two
+normal numbers; 10,000 steps of Adam at batch 128 stand for the 400 epochs of the papers, and samples come from averaged weights.
+
+Reference: Srivastava et al. 2017, table 1, arXiv 1705.07761; Lin et al. 2018, table 1, arXiv 1712.04086; Metz et al. 2017, arXiv 1611.02163.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import torch
+from scipy import stats
+from torch import Tensor
+
+from pushforward import build, runs
+from pushforward.config import load_recipe
+from pushforward.data.toy import Mixture
+from pushforward.errors import ConfigError, DataError
+from pushforward.labs import Finding, Verdict
+from pushforward.report.figures import COLOURS, STYLE, plt
+from pushforward.training.checkpoint import write_atomic
+from pushforward.training.trainer import Trainer
+
+SAMPLES = 2500
+BEST = "gan/toy-r3gan"
+PUBLISHED = {  # modes found (mean, spread as printed), by data set and recipe
+    ("ring-8", "gan/toy"): "6.3 +- 0.5",
+    ("ring-8", "gan/toy-unrolled"): "7.6",
+    ("ring-8", "gan/toy-pac4"): "7.8",
+    ("grid-25", "gan/toy"): "17.3 +- 0.8",
+    ("grid-25", "gan/toy-unrolled"): "23.6",
+    ("grid-25", "gan/toy-pac4"): "24.8",
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One trained generator's samples, judged."""
+
+    modes: int
+    high_quality: float
+    cpu_seconds: float
+    x: np.ndarray
+
+
+def covered(x: Tensor, mixture: Mixture) -> tuple[int, float]:
+    """Modes with at least one sample within three standard deviations, and the share of such samples.
+
+    Example:
+        >>> covered(torch.tensor([[0.0, 0.0], [0.2, 0.0], [5.0, 5.0]]), Mixture([[0.0, 0.0], [1.0, 0.0]], sd=0.1))
+        (1, 0.6666666865348816)
+    """
+    distance, which = torch.cdist(x.float(), mixture.means).min(dim=1)
+    near = distance <= 3 * mixture.sd[which]
+    return len(which[near].unique()), float(near.float().mean())
+
+
+def one(recipe: str, data: str, seed: int, steps: int) -> Outcome:
+    """Train and judge one generator, on one thread."""
+    torch.set_num_threads(1)
+    config = build.resolve(load_recipe(recipe, [f"train.seed={seed}"], data=data))
+    density = runs.load_data(config)
+    assert isinstance(density, Mixture)
+    model = build.build_model(config, (2,))
+    trainer = Trainer(
+        model,
+        runs.make_batches(config, density, model),
+        build.build_optimisers(config, model),
+        seed=seed,
+        ema=config.train.ema,
+    )
+    start = time.process_time()
+    for _ in trainer.steps(steps):
+        pass
+    seconds = time.process_time() - start
+    assert trainer.ema is not None
+    with trainer.ema.swapped_in():
+        x = runs.sample(model.eval(), SAMPLES, seed=seed)
+    return Outcome(*covered(x, density), seconds, x.numpy())
+
+
+def run(
+    out: Path,
+    *,
+    data: str = "ring-8",
+    recipes: str = "gan/toy,gan/toy-unrolled,gan/toy-pac2,gan/toy-pac4,gan/toy-r3gan",
+    seeds: int = 10,
+    steps: int = 10_000,
+    jobs: int = 2,
+    quiet: bool = False,
+) -> list[Finding]:
+    """Train every recipe with every seed, and compare.
+
+    Args:
+        out: Folder of collapse.png and collapse.json.
+        data: ring-8 or grid-25.
+        recipes: Comma-separated; the first is what the others are compared with.
+        seeds: How many.
+        steps: Of training.
+        jobs: Processes of one thread each.
+        quiet: Show no progress.
+    """
+    density = runs.load_data(load_recipe("gan/toy", data=data))
+    if not isinstance(density, Mixture):
+        raise DataError(f"{data} is no mixture of Gaussians; there are ring-8 and grid-25.")
+    names = [r.strip() for r in recipes.split(",")]
+    if seeds < 2 or steps < 1 or jobs < 1:
+        raise ConfigError("seeds must be at least 2, steps and jobs at least 1.")
+    cells = [(r, s) for r in names for s in range(seeds)]
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        waiting = [pool.submit(one, r, data, s, steps) for r, s in cells]
+        found: dict[str, list[Outcome]] = {r: [] for r in names}
+        for (recipe, seed), future in zip(cells, waiting, strict=True):
+            outcome = future.result()
+            found[recipe].append(outcome)
+            if not quiet:
+                print(
+                    f"{recipe} seed {seed}: {outcome.modes} modes, {outcome.high_quality:.1%} of high quality, {outcome.cpu_seconds:.0f} s",
+                    flush=True,
+                )
+    table = [_row(r, data, found[r]) for r in names]
+    write_atomic(
+        out / "collapse.json",
+        json.dumps(
+            {"data": data, "steps": steps, "seeds": seeds, "modes": len(density.means), "rows": table}, indent=1
+        ),
+    )
+    _draw(found, density, out / "collapse.png", f"{data}, {steps:,} steps, seed 0 of {seeds}")
+    return _findings(found, names, len(density.means))
+
+
+def _row(recipe: str, data: str, outcomes: list[Outcome]) -> dict[str, object]:
+    modes = np.array([o.modes for o in outcomes], dtype=float)
+    quality = np.array([o.high_quality for o in outcomes])
+    root = math.sqrt(len(outcomes))
+    return {
+        "recipe": recipe,
+        "modes": [float(modes.mean()), float(modes.std(ddof=1)) / root],
+        "high_quality": [float(quality.mean()), float(quality.std(ddof=1)) / root],
+        "each": [[o.modes, round(o.high_quality, 4)] for o in outcomes],
+        "cpu_seconds": float(np.mean([o.cpu_seconds for o in outcomes])),
+        "published": PUBLISHED.get((data, recipe)),
+    }
+
+
+def _findings(found: dict[str, list[Outcome]], names: list[str], every: int) -> list[Finding]:
+    plain = [o.modes for o in found[names[0]]]
+    lost = sum(m < every for m in plain)
+    verdict: Verdict = "supported" if lost > len(plain) / 2 else "not supported"
+    findings = [
+        Finding(
+            f"{names[0]} loses modes.",
+            verdict,
+            f"On {lost} of {len(plain)} seeds; {np.mean(plain):.1f} of {every} on average.",
+        )
+    ]
+    for name in names[1:]:
+        findings.append(better(name, [o.modes for o in found[name]], names[0], plain))
+    best = found.get(BEST)
+    if best is not None:
+        whole = sum(o.modes == every and o.high_quality >= 0.95 for o in best)
+        verdict = "supported" if whole >= 0.9 * len(best) else "not supported"
+        claim = f"{BEST} finds all {every} modes with 95 % of high quality on nine of ten seeds."
+        findings.append(Finding(claim, verdict, f"On {whole} of {len(best)} seeds."))
+    return findings
+
+
+def better(name: str, modes: list[int], other: str, plain: list[int]) -> Finding:
+    """Whether one finds more modes than the other: Welch's test, one-sided each way at 5 %."""
+    claim = f"{name} finds more modes than {other}."
+    said = f"{np.mean(modes):.1f} against {np.mean(plain):.1f}"
+    if np.ptp(modes) == 0 and np.ptp(plain) == 0:
+        if modes[0] == plain[0]:
+            return Finding(claim, "unclear", f"{said} on every seed.")
+        return Finding(claim, "supported" if modes[0] > plain[0] else "not supported", f"{said} on every seed.")
+    p = float(stats.ttest_ind(modes, plain, equal_var=False, alternative="greater").pvalue)
+    verdict: Verdict = "supported" if p < 0.05 else "not supported" if p > 0.95 else "unclear"
+    return Finding(claim, verdict, f"{said}, p = {p:.2g} (Welch, one-sided).")
+
+
+def _draw(found: dict[str, list[Outcome]], density: Mixture, path: Path, title: str) -> None:
+    with mpl.rc_context(STYLE | {"figure.facecolor": "white", "savefig.facecolor": "white", "axes.grid": False}):
+        figure, axes = plt.subplots(1, len(found), figsize=(2.7 * len(found), 3.1), squeeze=False)
+        reach = float(density.means.abs().max()) * 1.25
+        for ax, colour, (name, outcomes) in zip(axes[0], COLOURS * 3, found.items(), strict=False):
+            ax.scatter(*density.means.T.numpy(), s=60, facecolors="none", edgecolors="#999999", linewidths=0.8)
+            ax.scatter(*outcomes[0].x.T, s=2, color=colour, alpha=0.4, linewidths=0)
+            ax.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", xticks=[], yticks=[])
+            ax.set_title(name.removeprefix("gan/"), fontsize=10)
+            modes = np.mean([o.modes for o in outcomes])
+            quality = np.mean([o.high_quality for o in outcomes])
+            ax.set_xlabel(f"{modes:.1f} of {len(density.means)} modes\n{quality:.0%} of high quality", fontsize=9)
+        figure.suptitle(title, fontsize=10)
+        figure.tight_layout()
+        figure.savefig(path, dpi=120)
+        plt.close(figure)

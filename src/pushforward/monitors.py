@@ -1,0 +1,144 @@
+"""Cheap signs of trouble while a GAN trains, and alarms in plain words.
+
+Numbers go to the log; alarms are a function of the log alone, so that a resumed run raises the same ones.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pushforward.data.images import ImageSet, to_bytes
+from pushforward.data.toy import Density, Mixture
+from pushforward.metrics.features import extractor
+
+PATIENCE = 500  # steps that a sign must last
+PRESENT = 0.1  # a class is there if its share is at least this part of an even one
+
+
+def signs(x: Tensor, data: ImageSet | Density, name: str) -> dict[str, float]:
+    """What samples say of collapse.
+
+    Args:
+        x: Samples in the model's range, (n, *shape).
+        data: What is learned.
+        name: The data set's name.
+
+    Returns:
+        "monitor/spread": mean distance to the nearest other sample, over that of as many data points (1: as varied; 0: all the same).
+        "monitor/modes" and "monitor/all_modes": classes (MNIST, by the digit encoder) or Gaussians (mixtures, within 3 sd) that are there, and
+        how many there are; left out for other data.
+    """
+    n = len(x)
+    g = torch.Generator().manual_seed(0)
+    if isinstance(data, ImageSet):
+        real = data.images[torch.randperm(len(data), generator=g)[:n]].float() / 127.5 - 1
+    else:
+        real = data.sample(n, generator=g)
+    found = {"monitor/spread": _nearest(x) / max(_nearest(real), 1e-12)}
+    shares: Tensor | None = None
+    if name in ("mnist", "mnist-5k") and isinstance(data, ImageSet):
+        logits = extractor("digits")(to_bytes(x)).logits
+        assert logits is not None
+        shares = logits.argmax(dim=1).bincount(minlength=10) / n
+    elif isinstance(data, Mixture):
+        distances, which = torch.cdist(x.float(), data.means.float()).min(dim=1)
+        near = distances <= 3 * data.sd[which]
+        shares = which[near].bincount(minlength=len(data.means)) / n
+        found["monitor/high_quality"] = float(near.float().mean())
+    if shares is not None:
+        found["monitor/modes"] = float((shares >= PRESENT / len(shares)).sum())
+        found["monitor/all_modes"] = float(len(shares))
+    return found
+
+
+def _nearest(x: Tensor) -> float:
+    distances = torch.cdist(x.flatten(1).float(), x.flatten(1).float())
+    return float(distances.fill_diagonal_(torch.inf).min(dim=1).values.mean())
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """Something is wrong since a step.
+
+    Args:
+        step: Where it was noticed.
+        kind: "collapse", "sameness" or "saturation".
+        text: What, and what usually helps.
+    """
+
+    step: int
+    kind: str
+    text: str
+
+
+def alarms(rows: Sequence[dict[str, Any]]) -> list[Alarm]:
+    """The first alarm of each kind in a log.
+
+    Args:
+        rows: Lines of log.jsonl, in order.
+    """
+    found = [_collapse(rows), _sameness(rows), _saturation(rows)]
+    return sorted((a for a in found if a is not None), key=lambda a: a.step)
+
+
+def _lasting(rows: Sequence[tuple[int, bool]]) -> tuple[int, int] | None:
+    """Where a sign has lasted `PATIENCE` steps: (its step, since when); the first `PATIENCE` steps of a run do not count."""
+    since: int | None = None
+    for step, bad in rows:
+        if not bad or step < PATIENCE:
+            since = None
+        else:
+            since = step if since is None else since
+            if step - since >= PATIENCE:
+                return step, since
+    return None
+
+
+def _collapse(rows: Sequence[dict[str, Any]]) -> Alarm | None:
+    seen = [r for r in rows if "monitor/modes" in r]
+    lasting = _lasting([(r["step"], r["monitor/modes"] <= 0.8 * r["monitor/all_modes"] - 1e-9) for r in seen])
+    if lasting is None:
+        return None
+    row = next(r for r in seen if r["step"] == lasting[0])
+    return Alarm(
+        lasting[0],
+        "collapse",
+        f"mode collapse: {row['monitor/modes']:.0f} of {row['monitor/all_modes']:.0f} modes for {lasting[0] - lasting[1]} steps. What usually helps: a penalty on the "
+        "discriminator's slope (terms r1), packing (model.pack = 2), relativistic pairing, a lower generator learning rate.",
+    )
+
+
+def _sameness(rows: Sequence[dict[str, Any]]) -> Alarm | None:
+    lasting = _lasting([(r["step"], r["monitor/spread"] < 0.2) for r in rows if "monitor/spread" in r])
+    if lasting is None:
+        return None
+    return Alarm(
+        lasting[0],
+        "sameness",
+        f"samples are nearly the same: their nearest neighbours have been under a fifth of the data's distance for {lasting[0] - lasting[1]} steps. What usually "
+        "helps: as for mode collapse; or the run has only begun.",
+    )
+
+
+def _saturation(rows: Sequence[dict[str, Any]]) -> Alarm | None:
+    """The generator's gradient has fallen 1000 times below the largest median of ten log lines."""
+    key = "generator/gradient_norm"
+    seen = [(r["step"], r[key]) for r in rows if key in r]
+    medians = [(seen[i][0], statistics.median(v for _, v in seen[i - 9 : i + 1])) for i in range(9, len(seen))]
+    largest = 0.0
+    for step, median in medians:
+        if 0 <= median < largest / 1000:
+            return Alarm(
+                step,
+                "saturation",
+                f"discriminator saturated: the generator's gradient fell by {largest / max(median, 1e-30):,.0f}x. What usually helps: the non-saturating or "
+                "least-squares objective, r1, instance noise, a lower discriminator learning rate.",
+            )
+        largest = max(largest, median)
+    return None

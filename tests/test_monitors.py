@@ -1,0 +1,68 @@
+"""Alarms sound where they should and nowhere else, and the signs behind them are right on samples that are known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from pushforward.data.fetch import load
+from pushforward.data.images import ImageSet, to_model
+from pushforward.data.toy import Ring
+from pushforward.monitors import alarms, signs
+
+
+def test_signs_of_a_ring() -> None:
+    ring = Ring()
+    whole = signs(ring.sample(1000, generator=torch.Generator().manual_seed(1)), ring, "ring-8")
+    assert (whole["monitor/modes"], whole["monitor/all_modes"]) == (8, 8)
+    assert whole["monitor/high_quality"] > 0.97
+    assert whole["monitor/spread"] == pytest.approx(1.0, abs=0.15)
+    three = ring.means[:3].repeat(300, 1) + 0.02 * torch.randn(900, 2, generator=torch.Generator().manual_seed(2))
+    assert signs(three, ring, "ring-8")["monitor/modes"] == 3
+    far = signs(torch.full((500, 2), 9.0), ring, "ring-8")
+    assert (far["monitor/modes"], far["monitor/high_quality"], far["monitor/spread"]) == (0, 0, 0)
+
+
+def test_signs_of_digits() -> None:
+    data = load("mnist-5k", "test")
+    assert isinstance(data, ImageSet) and data.labels is not None
+    every = signs(to_model(data.images[::4]), data, "mnist-5k")
+    assert every["monitor/modes"] == 10
+    ones = to_model(data.images[data.labels == 1])
+    assert signs(ones, data, "mnist-5k")["monitor/modes"] <= 2
+    assert "monitor/modes" not in signs(ones, data, "my-images")
+
+
+def log(**columns: Any) -> list[dict[str, Any]]:
+    """Lines every 100 steps."""
+    length = max(len(v) for v in columns.values())
+    return [
+        {"step": 100 * (i + 1), **{k.replace("__", "/"): v[i] for k, v in columns.items() if i < len(v)}}
+        for i in range(length)
+    ]
+
+
+def test_collapse_is_told_once_it_lasts() -> None:
+    sound = log(monitor__modes=[2.0] * 4 + [9.0] * 20, monitor__all_modes=[10.0] * 24)
+    assert alarms(sound) == []  # the first steps do not count, and 9 of 10 is no collapse
+    short = log(monitor__modes=[10.0] * 10 + [3.0] * 5 + [10.0] * 5, monitor__all_modes=[10.0] * 20)
+    assert alarms(short) == []
+    lasting = alarms(log(monitor__modes=[10.0] * 10 + [3.0] * 10, monitor__all_modes=[10.0] * 20))
+    assert [(a.kind, a.step) for a in lasting] == [("collapse", 1600)]
+    assert lasting[0].text.startswith("mode collapse: 3 of 10 modes for 500 steps.")
+
+
+def test_sameness() -> None:
+    assert alarms(log(monitor__spread=[0.9] * 20)) == []
+    assert [a.kind for a in alarms(log(monitor__spread=[0.9] * 8 + [0.05] * 8))] == ["sameness"]
+
+
+def test_saturation_is_a_fall_by_a_thousand() -> None:
+    falling = [2.0] * 15 + [1e-4] * 15
+    found = alarms(log(generator__gradient_norm=falling))
+    assert [a.kind for a in found] == ["saturation"]
+    assert "fell by 20,000x" in found[0].text
+    assert alarms(log(generator__gradient_norm=[2.0] * 15 + [0.01] * 15)) == []
+    assert alarms(log(generator__gradient_norm=[2.0] * 15 + [1e-9] * 3 + [2.0] * 10)) == []  # a dip is none
