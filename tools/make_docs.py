@@ -138,7 +138,7 @@ def large() -> list[str]:
         "",
         "Two memory-mapped sets of n features; memory is what the process allocated at its peak. Frechet (with its standard error) and sliced",
         "distances grow with n, those of all pairs (KID; precision, recall, density and coverage together) with its square.",
-        *(f"Made by `python {found['command']}`." for found in files),
+        *(f"Made by `python {found['command']}`. {found.get('note', '')}".rstrip() for found in files),
         "",
         row("metric", "n", "d", "seconds", "peak MB"),
         row(*["---"] * 5),

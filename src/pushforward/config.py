@@ -47,8 +47,8 @@ class TrainConfig(Section):
     keep: int = Field(2, ge=1, description="newest checkpoints that are kept")
     sample_every: int = Field(500, ge=1, description="steps between sample grids from fixed latents")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where to train")
-    precision: Literal["no", "bf16"] = Field(
-        "no", description="mixed precision: bfloat16 where it is safe (on most CPUs slower)"
+    precision: Literal["no", "bf16", "auto"] = Field(
+        "no", description="mixed precision: bfloat16 where it is safe; auto: if a trial at the start finds it faster"
     )
     compile: bool = Field(
         False, description="compile each player's move; costs tens of seconds and says when it pays back"

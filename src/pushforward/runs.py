@@ -37,6 +37,7 @@ from pushforward.randomness import SampleStream, derive_seed
 from pushforward.training import checkpoint
 from pushforward.training.checkpoint import write_atomic
 from pushforward.training.logs import JsonLog, Meter, Progress, read_log
+from pushforward.training.precision import faster_precision
 from pushforward.training.trainer import Trainer
 
 GRID, POINTS = 64, 2000  # images, or points, in the pictures that are drawn as training goes on
@@ -92,8 +93,12 @@ def train(config: RunConfig, out: Path, *, resume: bool = False, quiet: bool = F
     checkpoints = out / "checkpoints"
     if not resume and out.exists() and any(out.iterdir()):
         raise ConfigError(f"{out} is not empty. Go on with that run by --resume, or choose another --out.")
+    old = None
     if resume and (out / "config.toml").exists():
-        _same_run(config, configs.parse(configs.read(out / "config.toml"), str(out / "config.toml")), out)
+        old = configs.parse(configs.read(out / "config.toml"), str(out / "config.toml"))
+    config = _with_precision(config, old)
+    if old is not None:
+        _same_run(config, old, out)
     data = load_data(config)
     check_labels(config, data)
     model = build_model(config, shape_of(data))
@@ -235,6 +240,19 @@ def make_batches(config: RunConfig, data: ImageSet | Density, model: nn.Module, 
         return DensityBatches(data.draw, batch_size=t.batch_size, seed=t.seed, **place)
     convolutional = any(isinstance(m, nn.Conv2d) for m in model.modules())
     return ImageBatches(data, batch_size=t.batch_size, seed=t.seed, channels_last=convolutional, **place)
+
+
+def _with_precision(config: RunConfig, old: RunConfig | None) -> RunConfig:
+    """ "auto" decided: as the run to be resumed was, or by a trial."""
+    t = config.train
+    if t.precision != "auto":
+        return config
+    if old is not None and old.train.precision != "auto":
+        found = old.train.precision
+    else:
+        device = t.device if t.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+        found = faster_precision(device)
+    return config.model_copy(update={"train": t.model_copy(update={"precision": found})})
 
 
 def _same_run(new: RunConfig, old: RunConfig, out: Path) -> None:

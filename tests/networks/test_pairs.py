@@ -19,7 +19,7 @@ def test_dcgan_pair_is_native_at_its_size(shape: tuple[int, int, int], upsample:
     assert d(x).shape == (4,)
 
 
-@pytest.mark.parametrize("shape", [(1, 27, 27), (1, 28, 32), (2, 28, 28), (5,), (1, 11, 11), (1, 22, 22)], ids=str)
+@pytest.mark.parametrize("shape", [(1, 27, 27), (1, 28, 32), (5,), (1, 11, 11), (1, 22, 22)], ids=str)
 def test_shapes_that_do_not_halve_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"square images|do not halve"):
         pyramid(shape)

@@ -1,0 +1,34 @@
+"""bfloat16 is taken where it is faster, and a resumed run keeps what was decided."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pushforward import runs
+from pushforward.config import load_recipe, parse, read
+from pushforward.training import precision
+
+SMALL = ["train.steps=4", "train.log_every=2", "train.checkpoint_every=2", "train.sample_every=4", "train.batch_size=8"]
+
+
+@pytest.mark.parametrize(("plain", "low", "want"), [(2.0, 1.0, "bf16"), (1.3, 1.0, "no"), (1.0, 2.0, "no")])
+def test_the_faster_one_is_chosen(monkeypatch: pytest.MonkeyPatch, plain: float, low: float, want: str) -> None:
+    monkeypatch.setattr(precision, "_seconds", lambda layer, x, precise: plain if precise else low)
+    assert precision.faster_precision.__wrapped__("cpu") == want
+
+
+def test_it_can_be_timed_here() -> None:
+    assert precision.faster_precision.__wrapped__("cpu") in ("no", "bf16")
+
+
+def test_what_was_decided_stays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    auto = load_recipe("gan/toy", [*SMALL, 'train.precision="auto"'])
+    monkeypatch.setattr(runs, "faster_precision", lambda device: "bf16")
+    out = runs.train(auto, tmp_path / "run", quiet=True)
+    assert parse(read(out / "config.toml"), "").train.precision == "bf16"
+    monkeypatch.setattr(runs, "faster_precision", lambda device: "no")
+    longer = load_recipe("gan/toy", [*SMALL, 'train.precision="auto"', "train.steps=6"])
+    runs.train(longer, out, resume=True, quiet=True)
+    assert parse(read(out / "config.toml"), "").train.precision == "bf16"
