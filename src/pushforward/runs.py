@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.tracking import get_available_trackers
 from torch import Tensor, nn
 
@@ -111,6 +112,8 @@ def train(config: RunConfig, out: Path, *, resume: bool = False, quiet: bool = F
         raise ConfigError(
             f"train.tracker = {t.tracker!r}: accelerate knows no such tracker, or its package is not installed."
         )
+    if AcceleratorState._shared_state and AcceleratorState().mixed_precision != t.precision:
+        AcceleratorState._reset_state()  # an earlier run of this process had another precision
     accelerator = Accelerator(
         cpu=t.device == "cpu", mixed_precision=t.precision, log_with=t.tracker, project_dir=str(out)
     )

@@ -298,7 +298,7 @@ class Slope(nn.Module):
         return self.psi * x[:, 0]
 
 
-def dirac_radius(objective: losses.Objective, *added: Term, steps: int = 1500) -> list[float]:
+def dirac_radius(objective: losses.Objective, *added: Term, steps: int = 500) -> list[float]:
     """Distance of (theta, psi) from the equilibrium (0, 0) along alternating gradient descent; data at 0."""
     model = GAN(generator=Point(), discriminator=Slope(), prior=Normal(dim=1), objective=objective, terms=added)
     optimisers = {p.name: sgd(p.module.parameters(), lr=0.05) for p in model.phases()}
@@ -326,7 +326,7 @@ def test_dirac_gan_circles_without_and_settles_with_zero_centred_penalties() -> 
 
 def test_dirac_wgan_gp_does_not_settle() -> None:
     radii = dirac_radius(losses.wasserstein(), term("interpolate-penalty", weight=1.0))
-    assert max(radii[-300:]) > 0.2
+    assert max(radii[-150:]) > 0.2
 
 
 # --- packing, labels ------------------------------------------------------------------------------------------

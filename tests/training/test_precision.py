@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from accelerate.state import AcceleratorState
 
 from pushforward import runs
 from pushforward.config import load_recipe, parse, read
 from pushforward.training import precision
 
 SMALL = ["train.steps=4", "train.log_every=2", "train.checkpoint_every=2", "train.sample_every=4", "train.batch_size=8"]
+
+
+@pytest.fixture(autouse=True)
+def _own_accelerate_state() -> Iterator[None]:
+    """Accelerate remembers one precision a process: leave none behind."""
+    yield
+    AcceleratorState._reset_state()
 
 
 @pytest.mark.parametrize(("plain", "low", "want"), [(2.0, 1.0, "bf16"), (1.3, 1.0, "no"), (1.0, 2.0, "no")])
@@ -32,3 +41,9 @@ def test_what_was_decided_stays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     longer = load_recipe("gan/toy", [*SMALL, 'train.precision="auto"', "train.steps=6"])
     runs.train(longer, out, resume=True, quiet=True)
     assert parse(read(out / "config.toml"), "").train.precision == "bf16"
+
+
+@pytest.mark.parametrize("recipe", ["gan/wgan-gp", "gan/icr", "gan/roth", "gan/cn-lsgan", "gan/ada", "gan/r3gan"])
+def test_penalties_and_consistency_run_in_bfloat16(recipe: str, tmp_path: Path) -> None:
+    small = [*SMALL, "train.steps=2", 'train.precision="bf16"']
+    runs.train(load_recipe(recipe, small, data="mnist-5k"), tmp_path / "run", quiet=True)

@@ -13,7 +13,9 @@ import json
 import math
 import time
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -68,6 +70,7 @@ def covered(x: Tensor, mixture: Mixture) -> tuple[int, float]:
 
 def one(recipe: str, data: str, seed: int, steps: int) -> Outcome:
     """Train and judge one generator, on one thread."""
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     config = build.resolve(load_recipe(recipe, [f"train.seed={seed}"], data=data))
     density = runs.load_data(config)
@@ -87,6 +90,7 @@ def one(recipe: str, data: str, seed: int, steps: int) -> Outcome:
     assert trainer.ema is not None
     with trainer.ema.swapped_in():
         x = runs.sample(model.eval(), SAMPLES, seed=seed)
+    torch.set_num_threads(threads)
     return Outcome(*covered(x, density), seconds, x.numpy())
 
 
@@ -118,11 +122,13 @@ def run(
     if seeds < 2 or steps < 1 or jobs < 1:
         raise ConfigError("seeds must be at least 2, steps and jobs at least 1.")
     cells = [(r, s) for r in names for s in range(seeds)]
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        waiting = [pool.submit(one, r, data, s, steps) for r, s in cells]
-        found: dict[str, list[Outcome]] = {r: [] for r in names}
-        for (recipe, seed), future in zip(cells, waiting, strict=True):
-            outcome = future.result()
+    found: dict[str, list[Outcome]] = {r: [] for r in names}
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) if jobs > 1 else nullcontext() as pool:
+        work = [
+            (pool.submit(one, r, data, s, steps).result if pool else partial(one, r, data, s, steps)) for r, s in cells
+        ]
+        for (recipe, seed), outcome_of in zip(cells, work, strict=True):
+            outcome = outcome_of()
             found[recipe].append(outcome)
             if not quiet:
                 print(

@@ -35,7 +35,6 @@ from pushforward.training.trainer import Trainer
 
 MEAN, SD, POINTS = 3.0, 0.8, 256
 RATES = (1e-4, 1e-3, 1e-2, 1e-1)
-FRAMES = 24
 AXIS = torch.linspace(-3, 7, 201)
 
 
@@ -118,23 +117,24 @@ def optimal(mean: float, sd: float) -> np.ndarray:
     return 1 / (1 + np.exp(np.clip(q - p, -700, 700)))
 
 
-def run(out: Path, *, steps: int = 2000, seeds: int = 5, quiet: bool = False) -> list[Finding]:
+def run(out: Path, *, steps: int = 2000, seeds: int = 5, frames: int = 24, quiet: bool = False) -> list[Finding]:
     """Train, sweep, draw.
 
     Args:
         out: Folder of losses.png, discriminator.png, discriminator.gif, rates.png, batches.png and gaussian.json.
         steps: Of each run.
         seeds: Runs of each setting.
+        frames: Of the animation.
         quiet: Show no progress.
     """
-    if steps < 20 or seeds < 2:
-        raise ConfigError("steps must be at least 20 and seeds at least 2.")
+    if steps < 20 or seeds < 2 or frames < 2:
+        raise ConfigError("steps must be at least 20, seeds and frames at least 2.")
 
     def say(text: str) -> None:
         if not quiet:
             print(text, flush=True)
 
-    plain = [train(steps, rates=(1e-2, 1e-2), batch_size=POINTS, seed=s, frames=FRAMES) for s in range(seeds)]
+    plain = [train(steps, rates=(1e-2, 1e-2), batch_size=POINTS, seed=s, frames=frames) for s in range(seeds)]
     say(f"full batch: error {np.mean([p.error() for p in plain]):.3f}")
     single = [train(steps, rates=(1e-2, 1e-2), batch_size=1, seed=s) for s in range(seeds)]
     say(f"one example: error {np.mean([p.error() for p in single]):.3f}")

@@ -202,7 +202,8 @@ class GAN(GenerativeModel):
 
     def generate(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Samples of given latents (and labels), (n, dim) -> (n, *shape), in whatever mode the generator is."""
-        return self.generator(z) if self.classes is None else self.generator(z, labels)
+        made: Tensor = self.generator(z) if self.classes is None else self.generator(z, labels)
+        return made.to(z.dtype)  # samples are never of lower precision, whatever the layers ran in
 
     @torch.no_grad()
     def sample(self, n: int, *, labels: Tensor | None = None, generator: Generator | None = None) -> Tensor:
