@@ -165,6 +165,55 @@ def corruption() -> list[str]:
     ]
 
 
+def labs() -> list[str]:
+    lines = []
+    for name in ("gaussian", "collapse"):
+        found = read(f"lab-{name}")
+        if found is None:
+            continue
+        settings = " ".join(f"--set {k}={v}" for k, v in found["settings"].items())
+        lines += [f"## {found['question']}", "", f"Made by `pushforward lab {name} {settings}`.", ""]
+        lines += [f"- **{f['verdict']}**: {f['claim']} {f['evidence']}" for f in found["findings"]]
+        pictures = sorted((DOCS / "images").glob(f"lab-{name}*.png"))
+        lines += ["", *(f"![{p.stem}](images/{p.name})" for p in pictures), ""]
+    return lines
+
+
+def family() -> list[str]:
+    file = DOCS / "results" / "family.jsonl"
+    if not file.exists():
+        return []
+    found = sorted(
+        (json.loads(line) for line in file.read_text().splitlines()), key=lambda r: r["values"]["frechet"][0]
+    )
+    lines = [
+        "## GAN recipes under one budget (under way: one seed, some recipes)",
+        "",
+        f"Full MNIST, {found[0]['budget']:.0f} seconds of one CPU thread each, float32, 10,000 samples of averaged weights against the 10,000 test images, digit encoder",
+        f"`{found[0]['extractor_sha256'][:12]}`. Floor 3.3, noise-10 39. One seed says nothing of differences between neighbours. Made by `python benchmarks/family.py`.",
+        "",
+        row(
+            "recipe",
+            "seed",
+            "steps",
+            "Frechet",
+            "KID",
+            "precision",
+            "recall",
+            "density",
+            "coverage",
+            "class entropy",
+            "rarest, commonest class",
+        ),
+        row(*["---"] * 11),
+    ]
+    for r in found:
+        v = {k: f"{a:.4g} ± {b:.2g}" for k, (a, b) in r["values"].items()}
+        shares = f"{r['rarest']:.1%}, {r['commonest']:.1%}"
+        lines.append(row(f"`{r['recipe']}`", r["seed"], f"{r['steps']:,}", *v.values(), shares))
+    return [*lines, ""]
+
+
 def startup() -> list[str]:
     found = read("startup")
     if found is None:
@@ -203,7 +252,20 @@ def main() -> None:
         "",
     ]
     (DOCS / "results.md").write_text(
-        "\n".join([*head, *quality(), *throughput(), *floor(), *corruption(), *metrics(), *large(), *startup()])
+        "\n".join(
+            [
+                *head,
+                *quality(),
+                *throughput(),
+                *floor(),
+                *corruption(),
+                *family(),
+                *labs(),
+                *metrics(),
+                *large(),
+                *startup(),
+            ]
+        )
     )
     (DOCS / "recipes.md").write_text(recipes())
     print("docs/results.md, docs/recipes.md")
