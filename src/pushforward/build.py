@@ -401,7 +401,7 @@ def _build_view(table: Table, shape: tuple[int, ...]) -> augment.View:
     if entry.images and len(shape) != 3:
         raise ConfigError(f"model.views: {table['name']} changes images, and this data has points of shape {shape}.")
     options = {k: v for k, v in table.items() if k != "name"}
-    return augment.View(table["name"], entry.function, options, entry.images, entry.stepwise)
+    return augment.View(table["name"], entry.function, options, entry.stepwise)
 
 
 def build_optimisers(config: RunConfig, model: GenerativeModel) -> dict[str, torch.optim.Optimizer]:

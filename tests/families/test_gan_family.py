@@ -497,7 +497,7 @@ def test_data_and_fakes_are_shown_through_the_same_view() -> None:
         seen.append(len(x))
         return x + 1
 
-    model = gan(LinearCritic(W), views=(View("note", note, images=False),))
+    model = gan(LinearCritic(W), views=(View("note", note),))
     plain = gan(LinearCritic(W))
     viewed, bare = (m.discriminator_loss(batch(8)) for m in (model, plain))
     torch.testing.assert_close(viewed["real_logit"], bare["real_logit"] + W.sum())

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from accelerate.state import AcceleratorState
 
 from pushforward import runs
@@ -46,4 +47,6 @@ def test_what_was_decided_stays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 @pytest.mark.parametrize("recipe", ["gan/wgan-gp", "gan/icr", "gan/roth", "gan/cn-lsgan", "gan/ada", "gan/r3gan"])
 def test_penalties_and_consistency_run_in_bfloat16(recipe: str, tmp_path: Path) -> None:
     small = [*SMALL, "train.steps=2", 'train.precision="bf16"']
-    runs.train(load_recipe(recipe, small, data="mnist-5k"), tmp_path / "run", quiet=True)
+    out = runs.train(load_recipe(recipe, small, data="mnist-5k"), tmp_path / "run", quiet=True)
+    x = runs.sample(runs.load_run(out).model, 3)
+    assert x.dtype == torch.float32 and torch.isfinite(x).all()

@@ -138,12 +138,10 @@ class View:
         name: Of the function.
         function: (x, look, **options) -> x.
         options: Further arguments.
-        images: It needs images (B, C, H, W).
         stepwise: It depends on the step, so that no compiled graph holds for all of them.
     """
 
     name: str
     function: Callable[..., Tensor]
     options: dict[str, Any] = field(default_factory=dict)
-    images: bool = True
     stepwise: bool = False
