@@ -29,23 +29,15 @@ def one(recipe: str, seed: int, budget: float, pictures: Path | None) -> dict[st
     from pushforward.config import load_recipe
     from pushforward.data.images import to_bytes
     from pushforward.evaluation import Sides, measure, reference
-    from pushforward.training.trainer import Trainer
 
     config = build.resolve(load_recipe(recipe, [f"train.seed={seed}"], data="mnist"))
-    data = runs.load_data(config)
-    model = build.build_model(config, (1, 28, 28))
-    trainer = Trainer(
-        model,
-        runs.make_batches(config, data, model),
-        build.build_optimisers(config, model),
-        seed=seed,
-        ema=config.train.ema,
-    )
+    trainer = runs.make_trainer(config, runs.load_data(config))
     start = time.process_time()
     for _ in trainer.steps(10**9):
         if time.process_time() - start >= budget:
             break
     seconds = time.process_time() - start
+    model = trainer.model
     assert trainer.ema is not None
     with trainer.ema.swapped_in():
         model.settle()

@@ -148,7 +148,7 @@ def sample(
     else:
         if label is not None:
             raise ConfigError("--label with --sampler: the samplers are for unconditional models. Leave one out.")
-        from pushforward.build import draw_with
+        from pushforward.build.gan import draw_with
 
         real = runs.load_data(loaded.config) if calibrate else None
         drawn = draw_with(sampler, loaded.model, n, settings or [], real=real, seed=seed)

@@ -39,6 +39,10 @@ class TrainConfig(Section):
     steps: int = Field(10_000, ge=1, description="training steps; one step moves every player")
     batch_size: int = Field(64, ge=1, description="global batch, over all processes")
     seed: int = Field(0, ge=0, lt=2**31, description="of the weights, the order of the data and every draw")
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        "constant", description="of the learning rates over the steps; linear and cosine end at 0"
+    )
+    warmup: int = Field(0, ge=0, description="steps over which learning rates first rise from 0")
     ema: float | None = Field(
         0.999, ge=0, lt=1, description="decay of the averaged weights that are sampled from; false for none"
     )
@@ -66,7 +70,7 @@ class RunConfig(Section):
         default_factory=dict, description="quality and cost that the recipe was seen to reach"
     )
     data: DataConfig = DataConfig()
-    model: Table = Field(description="family, networks, objective, ...; see build.py")
+    model: Table = Field(description="family, networks, objective, ...; see build/")
     optimiser: dict[str, Table] = Field(description="one table a phase: name and options")
     train: TrainConfig = TrainConfig()
 

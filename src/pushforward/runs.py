@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from torch import Tensor, nn
 
 from pushforward import config as configs
 from pushforward.build import build_model, build_optimisers, resolve
-from pushforward.config import RunConfig
+from pushforward.config import RunConfig, TrainConfig
 from pushforward.data.batches import Batches, DensityBatches, ImageBatches
 from pushforward.data.fetch import load
 from pushforward.data.images import ImageSet, save_grid, to_bytes
@@ -39,6 +40,7 @@ from pushforward.training import checkpoint
 from pushforward.training.checkpoint import write_atomic
 from pushforward.training.logs import JsonLog, Meter, Progress, read_log
 from pushforward.training.precision import faster_precision
+from pushforward.training.schedules import factor
 from pushforward.training.trainer import Trainer
 
 GRID, POINTS = 64, 2000  # images, or points, in the pictures that are drawn as training goes on
@@ -102,34 +104,9 @@ def train(config: RunConfig, out: Path, *, resume: bool = False, quiet: bool = F
         _same_run(config, old, out)
     data = load_data(config)
     check_labels(config, data)
-    model = build_model(config, shape_of(data))
     t = config.train
-    if t.device in ("cuda", "mps") and not {"cuda": torch.cuda, "mps": torch.mps}[t.device].is_available():
-        raise ConfigError(f"train.device = {t.device!r}: there is none here; use 'auto' or 'cpu'.")
-    if t.tracker is not None and t.tracker not in {
-        str(getattr(name, "value", name)) for name in get_available_trackers()
-    }:
-        raise ConfigError(
-            f"train.tracker = {t.tracker!r}: accelerate knows no such tracker, or its package is not installed."
-        )
-    if AcceleratorState._shared_state and AcceleratorState().mixed_precision != t.precision:
-        AcceleratorState._reset_state()  # an earlier run of this process had another precision
-    accelerator = Accelerator(
-        cpu=t.device == "cpu", mixed_precision=t.precision, log_with=t.tracker, project_dir=str(out)
-    )
-    batches = make_batches(
-        config, data, model, rank=accelerator.process_index, world=accelerator.num_processes, device=accelerator.device
-    )
-    trainer = Trainer(
-        model,
-        batches,
-        build_optimisers(config, model),
-        accelerator=accelerator,
-        seed=t.seed,
-        ema=t.ema,
-        measure_every=t.log_every,
-        metadata={"shape": list(shape_of(data))},
-    )
+    trainer = make_trainer(config, data, project_dir=str(out))
+    accelerator, model = trainer.accelerator, trainer.model
     main = accelerator.is_main_process
     if main:
         out.mkdir(parents=True, exist_ok=True)
@@ -160,6 +137,53 @@ def train(config: RunConfig, out: Path, *, resume: bool = False, quiet: bool = F
     if t.tracker is not None:
         accelerator.end_training()
     return out
+
+
+def make_trainer(config: RunConfig, data: ImageSet | Density, *, project_dir: str | None = None) -> Trainer:
+    """Model, batches and optimisers of a resolved config, ready to go their steps.
+
+    Args:
+        config: As `build.resolve` gives it; its precision is decided.
+        data: What to train on.
+        project_dir: Where a tracker writes.
+
+    Raises:
+        ConfigError: a device or a tracker that is not here.
+    """
+    t = config.train
+    if t.device in ("cuda", "mps") and not {"cuda": torch.cuda, "mps": torch.mps}[t.device].is_available():
+        raise ConfigError(f"train.device = {t.device!r}: there is none here; use 'auto' or 'cpu'.")
+    if t.tracker is not None and t.tracker not in {
+        str(getattr(name, "value", name)) for name in get_available_trackers()
+    }:
+        raise ConfigError(
+            f"train.tracker = {t.tracker!r}: accelerate knows no such tracker, or its package is not installed."
+        )
+    if AcceleratorState._shared_state and AcceleratorState().mixed_precision != t.precision:
+        AcceleratorState._reset_state()  # an earlier run of this process had another precision
+    accelerator = Accelerator(
+        cpu=t.device == "cpu", mixed_precision=t.precision, log_with=t.tracker, project_dir=project_dir
+    )
+    model = build_model(config, shape_of(data))
+    batches = make_batches(
+        config, data, model, rank=accelerator.process_index, world=accelerator.num_processes, device=accelerator.device
+    )
+    return Trainer(
+        model,
+        batches,
+        build_optimisers(config, model),
+        accelerator=accelerator,
+        seed=t.seed,
+        rate=partial(factor, steps=t.steps, schedule=t.schedule, warmup=t.warmup) if changing(t) else None,
+        ema=t.ema,
+        measure_every=t.log_every,
+        metadata={"shape": list(shape_of(data))},
+    )
+
+
+def changing(t: TrainConfig) -> bool:
+    """Whether learning rates change over the run."""
+    return t.schedule != "constant" or t.warmup > 0
 
 
 class _Watch:
@@ -269,6 +293,8 @@ def _same_run(new: RunConfig, old: RunConfig, out: Path) -> None:
         return {path: list(table) if isinstance(table, tuple) else table}
 
     ignored = {"about", *(f"train.{k}" for k in FREE_TO_CHANGE)}
+    if new.train.schedule != "constant":
+        ignored.remove("train.steps")  # where the learning rates end
     a, b = flat(new.model_dump(exclude={"expect"})), flat(resolve(old).model_dump(exclude={"expect"}))
     for key in sorted(a.keys() | b.keys()):
         if key not in ignored and a.get(key) != b.get(key):

@@ -33,7 +33,7 @@ from pushforward.training.trainer import Trainer
 
 
 def term(name: str, weight: float = 1.0, **options: object) -> Term:
-    entry = build.TERMS[name]
+    entry = build.gan.TERMS[name]
     return Term(name, entry.function, entry.player, weight, 1, dict(options), entry.needs)
 
 
@@ -367,7 +367,7 @@ def test_projection_by_hand() -> None:
     torch.testing.assert_close(d(x, y), want)
 
 
-@pytest.mark.parametrize("objective", build.OBJECTIVES)
+@pytest.mark.parametrize("objective", build.gan.OBJECTIVES)
 def test_conditional_gans_train_and_sample_by_label(objective: str) -> None:
     trainer = trainer_of(config(objective=objective, classes=3), labelled())
     for _ in trainer.steps(3):
@@ -511,8 +511,8 @@ def test_data_and_fakes_are_shown_through_the_same_view() -> None:
 PRIORS = ["normal", "uniform", {"name": "gaussian-mixture", "learned": True}]
 
 
-@pytest.mark.parametrize("objective", build.OBJECTIVES)
-@pytest.mark.parametrize("name", build.TERMS)
+@pytest.mark.parametrize("objective", build.gan.OBJECTIVES)
+@pytest.mark.parametrize("name", build.gan.TERMS)
 def test_any_objective_with_any_term_and_any_prior_trains(objective: str, name: str) -> None:
     for prior in PRIORS:
         table = {"name": prior} if isinstance(prior, str) else prior
@@ -523,7 +523,7 @@ def test_any_objective_with_any_term_and_any_prior_trains(objective: str, name: 
         assert all(torch.isfinite(w).all() for w in weights.values())
 
 
-@pytest.mark.parametrize("objective", build.OBJECTIVES)
+@pytest.mark.parametrize("objective", build.gan.OBJECTIVES)
 @pytest.mark.parametrize(
     "options",
     [
@@ -598,6 +598,6 @@ def test_an_unconditional_gan_refuses_labels() -> None:
 
 
 def test_the_table_of_terms_names_each_function_once() -> None:
-    functions = [e.function for e in build.TERMS.values()]
+    functions = [e.function for e in build.gan.TERMS.values()]
     assert len(set(functions)) == len(functions)
     assert all(getattr(terms, f.__name__) is f for f in functions)

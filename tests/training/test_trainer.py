@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from pushforward.model import Batch, GenerativeModel, Phase, Terms
 from pushforward.randomness import Generator, SampleStream, draw_normal
 from pushforward.training.ema import EMA
 from pushforward.training.optimisers import sgd
+from pushforward.training.schedules import factor
 from pushforward.training.trainer import Trainer
 
 
@@ -155,3 +157,24 @@ def test_averaged_weights_do_not_vanish_silently(tmp_path: Path) -> None:
     assert saved is not None
     with pytest.raises(CheckpointError, match=r"with averaged weights \(train\.ema\)"):
         make().restore(saved)
+
+
+def test_learning_rates_follow_their_schedule_and_resume(tmp_path: Path) -> None:
+    """With rates 0.1 (1 - k/4) and two moves a step the error shrinks by (1 - rate)^2: 4 prod (1 - 0.1 (1 - k/4))^2."""
+    rate = partial(factor, steps=4, schedule="linear")
+    whole = run(make(rate=rate), 4)
+    left = 4.0
+    for k in range(4):
+        left *= (1 - 0.1 * (1 - k / 4)) ** 2
+    assert whole.model.part.m.item() == pytest.approx(4 - left, rel=1e-6)
+    half = run(make(rate=rate), 2)
+    saved = half.save(tmp_path)
+    assert saved is not None
+    resumed = make(rate=rate)
+    resumed.restore(saved)
+    assert torch.equal(run(resumed, 4).model.part.m, whole.model.part.m)
+
+
+def test_schedules_by_hand() -> None:
+    assert [factor(k, 10, schedule="cosine", warmup=2) for k in (0, 1, 2, 6, 10)] == pytest.approx([0.5, 1, 1, 0.5, 0])
+    assert [factor(k, 10) for k in (0, 9)] == [1, 1]

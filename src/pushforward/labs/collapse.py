@@ -34,7 +34,6 @@ from pushforward.errors import ConfigError, DataError
 from pushforward.labs import Finding, Verdict
 from pushforward.report.figures import COLOURS, STYLE, plt
 from pushforward.training.checkpoint import write_atomic
-from pushforward.training.trainer import Trainer
 
 SAMPLES = 2500
 BEST = "gan/toy-r3gan"
@@ -77,14 +76,7 @@ def one(recipe: str, data: str, seed: int, steps: int) -> Outcome:
     config = build.resolve(load_recipe(recipe, [f"train.seed={seed}"], data=data))
     density = runs.load_data(config)
     assert isinstance(density, Mixture)
-    model = build.build_model(config, (2,))
-    trainer = Trainer(
-        model,
-        runs.make_batches(config, density, model),
-        build.build_optimisers(config, model),
-        seed=seed,
-        ema=config.train.ema,
-    )
+    trainer = runs.make_trainer(config, density)
     start = time.process_time()
     for _ in trainer.steps(steps):
         pass

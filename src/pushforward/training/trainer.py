@@ -67,6 +67,7 @@ class Trainer:
         optimisers: One for each phase, over its module's parameters.
         accelerator: Device, processes and precision; a plain one when absent.
         seed: Of all draws.
+        rate: Step (from 0) -> what the optimisers' learning rates are multiplied by; constant when absent.
         ema: Decay of the moving average of `model.averaged()`; None for none.
         measure_every: Measure gradient norms on every n-th step; 0 for never.
         metadata: Written into each checkpoint's state.json.
@@ -80,6 +81,7 @@ class Trainer:
         *,
         accelerator: Accelerator | None = None,
         seed: int = 0,
+        rate: Callable[[int], float] | None = None,
         ema: float | None = None,
         measure_every: int = 0,
         metadata: Mapping[str, Any] | None = None,
@@ -96,6 +98,8 @@ class Trainer:
         self.moves = {p.name: self.accelerator.prepare(_Move(p)) for p in self.phases}
         self.optimisers = dict(optimisers)  # no wrapper: bfloat16 needs no loss scaling, and fp16 is not offered
         self._own = {p.name: list(p.module.parameters()) for p in self.phases}
+        self._rate = rate
+        self._base = {name: [g["lr"] for g in o.param_groups] for name, o in self.optimisers.items()}
         self._compiled: dict[str, CompiledMove] = {}
         self._batch: tuple[Tensor, Tensor | None] | None = None
         self.ema = EMA(model.averaged(), ema) if ema is not None else None
@@ -113,6 +117,10 @@ class Trainer:
         while self.step < until:
             start = time.perf_counter()
             self._seed_global_generators()
+            if self._rate is not None:
+                for name, optimiser in self.optimisers.items():
+                    for group, lr in zip(optimiser.param_groups, self._base[name], strict=True):
+                        group["lr"] = lr * self._rate(self.step)
             measure = bool(self.measure_every) and (self.step + 1) % self.measure_every == 0
             terms: dict[str, Tensor] = {}
             norms: dict[str, Tensor] = {}

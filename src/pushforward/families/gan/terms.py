@@ -1,6 +1,6 @@
 """Terms that add to any objective: each a pure function `term(context, **options) -> (B,)`.
 
-To add one: write it here, give it a line in `build.TERMS` and a test. Your own needs no entry: name it
+To add one: write it here, give it a line in `build.gan.TERMS` and a test. Your own needs no entry: name it
 "my_module:my_term" in the recipe and say whose move it joins (player = "discriminator" or "generator").
 """
 
