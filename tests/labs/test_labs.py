@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 import torch
 
 from pushforward import labs
+from pushforward.data.fetch import load
+from pushforward.data.images import ImageSet
 from pushforward.data.toy import Ring
 from pushforward.errors import ConfigError, NotSupported
-from pushforward.labs.collapse import better, covered
+from pushforward.labs.collapse import better, covered, one
 from pushforward.labs.corruption import _finding, steps_back
+from pushforward.labs.stacked import joint, judged
 from pushforward.metrics.measurement import Measurement
 
 
@@ -97,3 +101,43 @@ def test_optimal_discriminator() -> None:
     curve, middle = optimal(MEAN - 2, SD), int((AXIS - (MEAN - 1)).abs().argmin())
     assert curve[middle] == pytest.approx(0.5, abs=1e-6)  # halfway between two equal Gaussians
     assert curve[-1] > 0.999 > 0.001 > curve[0]
+
+
+def test_stacks_are_judged_by_the_digits_of_their_channels() -> None:
+    """The classifier reads real stacks almost without a mistake, so modes and their shares are those of the labels."""
+    data = load("stacked-mnist-5k", "test")
+    assert isinstance(data, ImageSet)
+    assert data.labels is not None
+    assert (joint(data.images).argmax(dim=1) == data.labels).float().mean() > 0.95
+    modes, divergence = judged(data.images)
+    shares = data.labels.bincount(minlength=1000).double() / len(data)
+    shares = shares[shares > 0]
+    assert abs(modes - len(shares)) < 30
+    assert divergence == pytest.approx(float((shares * (1000 * shares).log()).sum()), abs=0.05)
+    assert judged(data.images[:1].expand(50, 3, 28, 28)) == (1, pytest.approx(math.log(1000)))
+
+
+def test_stacked_lab(tmp_path: Path) -> None:
+    settings = {
+        "recipes": "gan/stacked,gan/stacked-pac2",
+        "data": "stacked-mnist-5k",
+        "cpu_seconds": 0.1,
+        "samples": 64,
+    }
+    found = labs.run_lab("stacked", tmp_path, quiet=True, **settings)
+    assert [f.claim for f in found] == ["gan/stacked-pac2 finds more modes than gan/stacked."]
+    rows = json.loads((tmp_path / "stacked.json").read_text())["rows"]
+    assert all(1 <= r["modes"] <= 64 for r in rows)
+    before = (tmp_path / "cells/gan-stacked-0.json").stat().st_mtime_ns
+    labs.run_lab("stacked", tmp_path, quiet=True, **settings)
+    assert (tmp_path / "cells/gan-stacked-0.json").stat().st_mtime_ns == before  # kept, not repeated
+
+
+def test_a_collapse_run_is_kept_until_its_recipe_changes(tmp_path: Path) -> None:
+    first = one("gan/toy-r3gan", "ring-8", 0, 3, tmp_path)
+    (file,) = tmp_path.iterdir()
+    before = file.stat().st_mtime_ns
+    assert one("gan/toy-r3gan", "ring-8", 0, 3, tmp_path) == first
+    assert file.stat().st_mtime_ns == before
+    one("gan/toy-r3gan", "ring-8", 0, 4, tmp_path)
+    assert file.stat().st_mtime_ns > before

@@ -91,7 +91,8 @@ IDX_SOURCES: dict[str, IdxSource] = {
 CIFAR10_MIRROR = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 CIFAR10_SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
 
-IMAGE_NAMES = ("mnist-5k", *IDX_SOURCES, "cifar10")
+STACKS = {"stacked-mnist": "mnist", "stacked-mnist-5k": "mnist-5k"}
+IMAGE_NAMES = ("mnist-5k", *IDX_SOURCES, "cifar10", *STACKS)
 NAMES = (*IMAGE_NAMES, *DENSITIES)
 
 
@@ -115,7 +116,7 @@ def load(
     target = Path(name).expanduser()
     if name in NAMES and (size is not None or channels is not None):
         raise DataError(f"size and channels are for folders of images; {name} has a size of its own.")
-    if path is not None and name not in (*IDX_SOURCES, "cifar10"):
+    if path is not None and name not in (*IDX_SOURCES, "cifar10", "stacked-mnist"):
         raise DataError(f"a path is for data sets that consist of files; {name} needs none. Leave it out.")
     if name in DENSITIES:
         return DENSITIES[name]
@@ -125,6 +126,8 @@ def load(
         return _load_idx(name, split, path)
     if name == "cifar10":
         return _load_cifar10(split, path)
+    if name in STACKS:
+        return _stacked(name, split, path)
     if not target.exists():
         raise DataError(f"no data set and no file is called {name!r}: {nearest(name, NAMES)}")
     return load_path(target, split, size=size, channels=channels)
@@ -272,8 +275,23 @@ def _load_cifar10(split: str, path: Path | None) -> ImageSet:
     return ImageSet(x, torch.from_numpy(rows[:, 0].astype(np.int64)), "cifar10", CIFAR10)
 
 
+def _stacked(name: str, split: str, path: Path | None) -> ImageSet:
+    """Three random digits as the channels of an image: 1,000 classes, the digits read as a number (Metz et al. 2017, arXiv 1611.02163).
+
+    As many stacks as there are digits, always the same.
+    """
+    digits = load(STACKS[name], split, path=path)
+    assert isinstance(digits, ImageSet)
+    assert digits.labels is not None
+    chosen = torch.randint(len(digits), (len(digits), 3), generator=torch.Generator().manual_seed(0))
+    labels = (digits.labels[chosen] * torch.tensor([100, 10, 1])).sum(dim=1)
+    return ImageSet(digits.images[chosen].squeeze(2), labels, name, tuple(f"{k:03d}" for k in range(1000)))
+
+
 def whereabouts(name: str) -> str:
     """Where a named set would be found now, in words."""
+    if name in STACKS:
+        return f"made of {STACKS[name]} ({whereabouts(STACKS[name])})"
     if name in DENSITIES:
         return "a density (no files)"
     if name == "mnist-5k":

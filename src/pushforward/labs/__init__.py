@@ -31,6 +31,7 @@ class Finding:
 
 LABS: dict[str, tuple[str, str]] = {
     "collapse": ("pushforward.labs.collapse", "Which GANs find all Gaussians of a ring or a grid?"),
+    "stacked": ("pushforward.labs.stacked", "Which GANs find all 1,000 modes of stacked MNIST?"),
     "gaussian": ("pushforward.labs.gaussian", "How does a GAN learn one Gaussian on a line?"),
     "corruption": ("pushforward.labs.corruption", "Do the metrics grow worse with growing damage to images?"),
 }

@@ -76,8 +76,8 @@ class ResidualGenerator(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         h = self.stem(z).unflatten(1, (self.side, self.side, -1)).permute(0, 3, 1, 2)
-        h = F.leaky_relu(self.body(h), self.slope)
-        return F.pixel_shuffle(self.head(h), 2).tanh()
+        x = F.pixel_shuffle(self.head(F.leaky_relu(self.body(h), self.slope)), 2)
+        return x if self.training else x.clamp(-1, 1)
 
 
 class ResidualDiscriminator(nn.Module):
