@@ -1,0 +1,308 @@
+"""The GAN's part of a recipe: networks, prior, objective, terms and views by name, and the pairs that are refused."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+from torch import nn
+
+from pushforward.build.components import component, find, make, options_of
+from pushforward.config import Table
+from pushforward.data.images import ImageSet, to_model
+from pushforward.errors import ConfigError, NotSupported, nearest
+from pushforward.families.gan import augment, losses, sampling, terms
+from pushforward.families.gan.model import GAN
+from pushforward.model import GenerativeModel
+from pushforward.networks import dcgan, mlp, resnet
+from pushforward.networks.blocks import has_batch_norm
+from pushforward.networks.wrappers import Conditional, Projection
+from pushforward.priors import GaussianMixture, Normal, Uniform
+from pushforward.samplers.rejection import Drawn
+
+GENERATORS: Mapping[str, Callable[..., Any]] = {
+    "mlp": mlp.MLPGenerator,
+    "dcgan": dcgan.DCGANGenerator,
+    "resnet": resnet.ResidualGenerator,
+}
+DISCRIMINATORS: Mapping[str, Callable[..., Any]] = {
+    "mlp": mlp.MLPDiscriminator,
+    "dcgan": dcgan.DCGANDiscriminator,
+    "resnet": resnet.ResidualDiscriminator,
+}
+PRIORS: Mapping[str, Callable[..., Any]] = {
+    "normal": Normal,
+    "uniform": Uniform,
+    "gaussian-mixture": GaussianMixture,
+}
+OBJECTIVES: Mapping[str, Callable[..., Any]] = {
+    "minimax": losses.minimax,
+    "non-saturating": losses.non_saturating,
+    "least-squares": losses.least_squares,
+    "wasserstein": losses.wasserstein,
+    "hinge": losses.hinge,
+    "relativistic": losses.relativistic,
+}
+@dataclass(frozen=True)
+class TermEntry:
+    """A term that ships: its function, whose loss it joins, and what it needs of the context."""
+
+    function: Callable[..., Any]
+    player: terms.Player
+    needs: frozenset[Any] = frozenset()
+
+
+TERMS: Mapping[str, TermEntry] = {
+    "interpolate-penalty": TermEntry(terms.interpolate_penalty, "discriminator", frozenset({"slope"})),
+    "r1": TermEntry(terms.r1, "discriminator", frozenset({"real_slope"})),
+    "r2": TermEntry(terms.r2, "discriminator", frozenset({"fake_slope"})),
+    "roth": TermEntry(terms.roth, "discriminator", frozenset({"real_slope", "fake_slope"})),
+    "dragan": TermEntry(terms.dragan, "discriminator", frozenset({"slope"})),
+    "data-anchor": TermEntry(terms.data_anchor, "generator"),
+    "consistency-real": TermEntry(terms.consistency_real, "discriminator", frozenset({"images"})),
+    "consistency-fake": TermEntry(terms.consistency_fake, "discriminator", frozenset({"images"})),
+    "latent-consistency": TermEntry(terms.latent_consistency, "discriminator", frozenset({"latents"})),
+    "latent-diversity": TermEntry(terms.latent_diversity, "generator", frozenset({"latents"})),
+    "lecam": TermEntry(terms.lecam, "discriminator", frozenset({"anchors"})),
+}
+
+
+@dataclass(frozen=True)
+class ViewEntry:
+    """A view that ships: its function, whether it needs images, whether it changes with the step."""
+
+    function: Callable[..., Any]
+    images: bool = True
+    stepwise: bool = False
+
+
+VIEWS: Mapping[str, ViewEntry] = {
+    "diffaugment": ViewEntry(augment.diffaugment),
+    "ada": ViewEntry(augment.ada),
+    "instance-noise": ViewEntry(augment.instance_noise, images=False, stepwise=True),
+}
+
+# What a component is given by the house, and so is no option of a recipe.
+_GIVEN = {"generator": {"latent", "shape"}, "discriminator": {"shape"}, "prior": set(), "objective": set()}
+_TABLES = {"generator": GENERATORS, "discriminator": DISCRIMINATORS, "prior": PRIORS, "objective": OBJECTIVES}
+_TERM_KEYS = {"name", "player", "weight", "every"}
+
+
+def _term(table: Any, where: str) -> Table:
+    """A term with all its options."""
+    if isinstance(table, str):
+        table = {"name": table}
+    if not isinstance(table, dict) or "name" not in table:
+        raise ConfigError(f"{where}: give a name, or a table with one; there are {', '.join(TERMS)}.")
+    entry = find(table["name"], TERMS, where)
+    own = {k: v for k, v in table.items() if k in _TERM_KEYS}
+    if isinstance(entry, TermEntry):
+        if own.setdefault("player", entry.player) != entry.player:
+            raise ConfigError(f"{where}.player = {own['player']!r}: {table['name']} belongs to the {entry.player}.")
+        function = entry.function
+    else:
+        function = entry
+    if own.get("player") not in ("discriminator", "generator"):
+        raise ConfigError(f"{where}.player: say whose loss {table['name']} joins, 'discriminator' or 'generator'.")
+    for key, kind, good in (("weight", float, lambda v: True), ("every", int, lambda v: v >= 1)):
+        try:
+            own[key] = TypeAdapter(kind).validate_python(own.get(key, 1))
+        except ValidationError as error:
+            raise ConfigError(f"{where}.{key} = {own[key]!r}: {error.errors()[0]['msg'].lower()}.") from None
+        if not good(own[key]):
+            raise ConfigError(f"{where}.{key} = {own[key]!r}: must be at least 1.")
+    rest = {k: v for k, v in table.items() if k not in _TERM_KEYS}
+    return {**own, **options_of(function, rest, where)}
+
+
+def _view(table: Any, where: str) -> Table:
+    """A view with all its options."""
+    if isinstance(table, str):
+        table = {"name": table}
+    if not isinstance(table, dict) or "name" not in table:
+        raise ConfigError(f"{where}: give a name, or a table with one; there are {', '.join(VIEWS)}.")
+    entry = find(table["name"], VIEWS, where)
+    function = entry.function if isinstance(entry, ViewEntry) else entry
+    return {"name": table["name"], **options_of(function, {k: v for k, v in table.items() if k != "name"}, where)}
+
+
+def _listed(table: Table, key: str, check: Callable[[Any, str], Table]) -> list[Table]:
+    """A list of terms or views, each of another name."""
+    listed = table.get(key, [])
+    if not isinstance(listed, list):
+        raise ConfigError(f"model.{key}: give a list of tables, [[model.{key}]].")
+    resolved = [check(t, f"model.{key}.{i}") for i, t in enumerate(listed)]
+    names = [t["name"] for t in resolved]
+    if len(set(names)) < len(names):
+        twice = next(n for n in names if names.count(n) > 1)
+        summed = " with the summed weight" if key == "terms" else ""
+        raise ConfigError(f"model.{key}: {twice!r} is listed twice; give it once{summed}.")
+    return resolved
+
+
+_LISTS = {"terms": _term, "views": _view}
+
+
+def resolve(table: Table) -> tuple[Table, tuple[str, ...]]:
+    """The model's table with every default filled in, and the names of its phases."""
+    parts = {}
+    for kind in _TABLES:
+        if kind not in table and kind != "prior":
+            raise ConfigError(f"'model.{kind}' is missing; there are {', '.join(_TABLES[kind])}.")
+        part = table.get(kind, {})
+        if kind == "prior" and isinstance(part, dict):
+            part = {"name": "normal", **part}
+        parts[kind] = component(part, _TABLES[kind], f"model.{kind}", supplied=_GIVEN[kind])
+    lists = {key: _listed(table, key, check) for key, check in _LISTS.items()}
+    rest = {k: v for k, v in table.items() if k not in _TABLES and k not in lists}
+    valid = {n: p.default for n, p in inspect.signature(GAN.__init__).parameters.items() if p.kind is p.KEYWORD_ONLY}
+    for key in rest:
+        if key not in valid:
+            raise ConfigError(f"unknown key 'model.{key}': {nearest(key, ['family', *valid])}")
+    scalars = options_of(GAN, rest, "model", supplied={*_TABLES, *lists})
+    for key, good, said in _LIMITS:
+        if scalars[key] is not None and not good(scalars[key]):
+            raise ConfigError(f"model.{key} = {scalars[key]}: must be {said}.")
+    _refuse_senseless(lists["terms"], lists["views"], scalars)
+    return {**parts, **lists, **scalars}, ("discriminator", "generator")
+
+
+_LIMITS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
+    ("discriminator_steps", lambda v: v >= 1, "at least 1"),
+    ("weight_clip", lambda v: 0 < v < math.inf, "above 0 and finite"),
+    ("unroll_steps", lambda v: v >= 0, "at least 0"),
+    ("unroll_rate", lambda v: 0 < v < math.inf, "above 0 and finite"),
+    ("pack", lambda v: v >= 1, "at least 1"),
+    ("classes", lambda v: v >= 2, "at least 2"),
+    ("ada_target", lambda v: -1 < v < 1, "between -1 and 1"),
+    ("ada_images", lambda v: v >= 1, "at least 1"),
+)
+_SLOPES = frozenset({"slope", "real_slope", "fake_slope"})
+
+
+def _refuse_senseless(listed: list[Table], views: list[Table], scalars: Table) -> None:
+    """Refuse parts that make no sense together, with the reason."""
+    needs = {t["name"]: TERMS[t["name"]].needs for t in listed if t["name"] in TERMS}
+    for name, needed in needs.items():
+        if scalars["pack"] > 1 and needed & _SLOPES:
+            raise ConfigError(
+                f"model.pack = {scalars['pack']} with the term {name}: a pack has one logit, so there is no slope of one sample to penalise. Leave one out."
+            )
+        if scalars["share_fakes"] and "latents" in needed:
+            raise ConfigError(
+                f"model.share_fakes with the term {name}: it moves the latents of its fakes, and shared fakes come without theirs. Leave one out."
+            )
+    if scalars["pack"] > 1 and scalars["classes"] is not None:
+        raise ConfigError("model.pack with model.classes: a pack mixes classes, so it has no label. Leave one out.")
+    if scalars["unroll_steps"] and scalars["share_fakes"]:
+        raise ConfigError(
+            "model.unroll_steps with model.share_fakes: the look ahead needs fakes of its own. Leave one out."
+        )
+    if scalars["unroll_steps"] and scalars["weight_clip"] is not None:
+        raise ConfigError(
+            "model.unroll_steps with model.weight_clip: the look ahead knows nothing of the clip. Leave one out."
+        )
+    if {"diffaugment", "ada"} <= {v["name"] for v in views}:
+        raise ConfigError("model.views: diffaugment and ada both change every input. Leave one out.")
+
+
+def _make(table: Table, kind: str, **supplied: Any) -> Any:
+    return make(table[kind], _TABLES[kind], f"model.{kind}", **supplied)
+
+
+def build(table: Table, shape: tuple[int, ...], batch_size: int) -> GAN:
+    """The model of a resolved table."""
+    if batch_size % table["pack"]:
+        raise ConfigError(f"train.batch_size = {batch_size} is no multiple of model.pack = {table['pack']}.")
+    prior, classes = _make(table, "prior"), table["classes"]
+    embedding = 0 if classes is None else classes
+    generator: nn.Module = _make(table, "generator", latent=prior.dim + embedding, shape=shape)
+    packed = (table["pack"] * shape[0], *shape[1:])
+    discriminator: nn.Module = _make(table, "discriminator", shape=packed)
+    if classes is not None:
+        generator = Conditional(generator, classes, embedding)
+        try:
+            discriminator = Projection(discriminator, classes)
+        except ValueError as error:
+            raise ConfigError(f"model.classes = {classes}: {error}.") from error
+    if table["unroll_steps"] and has_batch_norm(discriminator):
+        raise ConfigError(
+            'model.unroll_steps with batch norm in the discriminator: looking ahead would move its statistics. Set discriminator.norm = "none" or "spectral".'
+        )
+    scalars = {k: v for k, v in table.items() if k not in (*_TABLES, *_LISTS, "family")}
+    return GAN(
+        generator=generator,
+        discriminator=discriminator,
+        prior=prior,
+        objective=_make(table, "objective"),
+        terms=[_build_term(t, shape) for t in table["terms"]],
+        views=[_build_view(v, shape) for v in table["views"]],
+        **scalars,
+    )
+
+
+def _build_term(table: Table, shape: tuple[int, ...]) -> terms.Term:
+    entry = find(table["name"], TERMS, "model.terms")
+    function, needs = (entry.function, entry.needs) if isinstance(entry, TermEntry) else (entry, frozenset())
+    if "images" in needs and len(shape) != 3:
+        raise ConfigError(f"model.terms: {table['name']} changes images, and this data has points of shape {shape}.")
+    options = {k: v for k, v in table.items() if k not in _TERM_KEYS}
+    return terms.Term(table["name"], function, table["player"], table["weight"], table["every"], options, needs)
+
+
+def _build_view(table: Table, shape: tuple[int, ...]) -> augment.View:
+    entry = find(table["name"], VIEWS, "model.views")
+    if not isinstance(entry, ViewEntry):
+        entry = ViewEntry(entry, images=False, stepwise=True)
+    if entry.images and len(shape) != 3:
+        raise ConfigError(f"model.views: {table['name']} changes images, and this data has points of shape {shape}.")
+    options = {k: v for k, v in table.items() if k != "name"}
+    return augment.View(table["name"], entry.function, options, entry.stepwise)
+
+
+def draw_with(
+    name: str, model: GenerativeModel, n: int, given: Sequence[str], *, real: Any = None, seed: int = 0
+) -> Drawn:
+    """Samples by one of the samplers that a discriminator helps.
+
+    Args:
+        name: In `families.gan.sampling.SAMPLERS`.
+        model: A trained GAN.
+        n: How many.
+        given: KEY=VALUE settings of the sampler.
+        real: Images to calibrate the logit on.
+        seed: Of all draws.
+
+    Raises:
+        ConfigError: an unknown sampler or setting, or settings with which it finds nothing.
+        NotSupported: not a GAN, or one whose logit is no density ratio.
+    """
+    if name not in sampling.SAMPLERS:
+        raise ConfigError(f"no sampler is called {name!r}: {nearest(name, sampling.SAMPLERS)}")
+    if not isinstance(model, GAN):
+        raise NotSupported("--sampler is for GANs: it needs a discriminator.")
+    table: Table = {}
+    for pair in given:
+        key, _, text = pair.partition("=")
+        try:
+            table[key] = float(text) if "." in text or "e" in text else int(text)
+        except ValueError:
+            raise ConfigError(f"--set {pair}: a sampler's settings are numbers, as in percentile=80.") from None
+    factory = sampling.SAMPLERS[name]
+    options = options_of(factory, table, f"--set {name}", supplied={"seed"})
+    data = None
+    if real is not None:
+        if not isinstance(real, ImageSet):
+            raise NotSupported("--calibrate needs a data set of images.")
+        data = to_model(real.images[torch.randperm(len(real), generator=torch.Generator().manual_seed(0))[:2000]])
+    try:
+        needs_ratio = name in ("drs", "mh", "top")
+        ratio = sampling.log_ratio(model, real=data, seed=seed) if needs_ratio else (lambda x: x)
+        return factory(model, n, ratio, **options, seed=seed)
+    except ValueError as error:
+        raise ConfigError(f"{name}: {error}") from error
