@@ -181,6 +181,11 @@ def test_latent_terms_by_hand() -> None:
 # --- LeCam ----------------------------------------------------------------------------------------------------
 
 
+def test_drift_is_the_squared_logit_of_data() -> None:
+    found = gan(LinearCritic(W, 0.5), terms=(term("drift"),)).discriminator_loss(batch(8))["drift"]
+    torch.testing.assert_close(found, (batch(8).x @ W + 0.5) ** 2)
+
+
 def test_lecam_and_its_moving_averages_by_hand() -> None:
     model = gan(LinearCritic(W), terms=(term("lecam"),))
     assert [float(v) for v in model.logit_means()] == [0.0, 0.0]

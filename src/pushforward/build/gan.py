@@ -69,6 +69,7 @@ TERMS: Mapping[str, TermEntry] = {
     "latent-consistency": TermEntry(terms.latent_consistency, "discriminator", frozenset({"latents"})),
     "latent-diversity": TermEntry(terms.latent_diversity, "generator", frozenset({"latents"})),
     "lecam": TermEntry(terms.lecam, "discriminator", frozenset({"anchors"})),
+    "drift": TermEntry(terms.drift, "discriminator"),
 }
 
 

@@ -161,3 +161,11 @@ def lecam(context: Context) -> Tensor:
     """
     real, fake = context.gan.logit_means()
     return (context.real_logits - fake).square() + (context.fake_logits - real).square()
+
+
+def drift(context: Context) -> Tensor:
+    """D(x)^2 on data: holds the level of a critic whose loss knows differences alone (ProGAN; weight 0.001).
+
+    Reference: Karras et al. 2018, appendix A.1, arXiv 1710.10196.
+    """
+    return context.real_logits.square()
