@@ -82,5 +82,3 @@ def build_optimisers(config: RunConfig, model: GenerativeModel) -> dict[str, tor
         if not all(math.isfinite(group["lr"]) for group in made[phase.name].param_groups):
             raise ConfigError(f"optimiser.{phase.name}.lr = {table['lr']}: must be a finite number.")
     return made
-
-

@@ -88,7 +88,9 @@ def options_of(
     return resolved
 
 
-def component(value: Any, table: Mapping[str, Any], where: str, *, supplied: set[str] | frozenset[str] = frozenset()) -> Table:
+def component(
+    value: Any, table: Mapping[str, Any], where: str, *, supplied: set[str] | frozenset[str] = frozenset()
+) -> Table:
     """A component with all its options; a bare string is its name.
 
     Args:

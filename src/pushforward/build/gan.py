@@ -48,6 +48,8 @@ OBJECTIVES: Mapping[str, Callable[..., Any]] = {
     "hinge": losses.hinge,
     "relativistic": losses.relativistic,
 }
+
+
 @dataclass(frozen=True)
 class TermEntry:
     """A term that ships: its function, whose loss it joins, and what it needs of the context."""

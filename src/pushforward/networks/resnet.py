@@ -18,6 +18,10 @@ from pushforward.networks.blocks import prefer_channels_last
 from pushforward.networks.dcgan import pyramid
 
 
+LEAK = 0.05
+"""Slope beyond tanh while training: without it a generator that has no norm either is driven to all black, where tanh is flat, and stays there."""
+
+
 def _init(module: nn.Module, slope: float) -> None:
     for m in module.modules():
         if isinstance(m, (nn.Conv2d, nn.Linear)):
@@ -44,7 +48,7 @@ class Residual(nn.Module):
 
 
 class ResidualGenerator(nn.Module):
-    """Latent (B, latent) to images (B, C, H, W) in [-1, 1].
+    """Latent (B, latent) to images (B, C, H, W) in [-1, 1], a little beyond while training.
 
     Args:
         latent: Latent dimension.
@@ -77,6 +81,7 @@ class ResidualGenerator(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         h = self.stem(z).unflatten(1, (self.side, self.side, -1)).permute(0, 3, 1, 2)
         x = F.pixel_shuffle(self.head(F.leaky_relu(self.body(h), self.slope)), 2)
+        x = x.tanh() + LEAK * x
         return x if self.training else x.clamp(-1, 1)
 
 
