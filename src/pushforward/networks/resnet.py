@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from pushforward.networks.blocks import prefer_channels_last
 from pushforward.networks.dcgan import pyramid
 
-
 LEAK = 0.05
 """Slope beyond tanh while training: without it a generator that has no norm either is driven to all black, where tanh is flat, and stays there."""
 
