@@ -1,0 +1,137 @@
+"""One cell of a comparison: train a run, or go on with it, judge it, and write down what it found and cost.
+
+Each cell is a process of its own (`python -m pushforward.compare.cell FOLDER NAME SEED`), so that its threads and its memory are its own, and
+a crash is its own too.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import resource
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from pushforward import runs
+from pushforward.compare.budget import flops_a_step
+from pushforward.compare.plan import Entry, Plan, cell_file, cell_folder
+from pushforward.config import DataConfig
+from pushforward.errors import ConfigError, PushforwardError
+from pushforward.evaluation import Judge, nearest_picture, reference
+from pushforward.training.checkpoint import write_atomic
+from pushforward.training.logs import read_log
+
+PICTURED = 64  # samples in each cell's grid
+
+
+def run_cell(out: Path, name: str, seed: int) -> dict[str, Any]:
+    """Train and judge one cell; what it found, or why it failed, is in its file when this returns.
+
+    Args:
+        out: The comparison's folder.
+        name: Of the entry.
+        seed: Of training.
+    """
+    plan = Plan.load(out)
+    entry = next((e for e in plan.entries if e.name == name), None)
+    if entry is None:
+        raise ConfigError(f"{out} compares nothing called {name!r}.")
+    torch.set_num_threads(plan.threads)
+    file, folder = cell_file(out, entry, seed), cell_folder(out, entry, seed)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(file.with_suffix(".lock")):
+        try:
+            outcome = _work(plan, entry, seed, folder, file)
+        except PushforwardError as error:
+            outcome = {"failed": str(error)}
+        except Exception as error:  # a user's own term may raise anything; the others go on
+            outcome = {"failed": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
+        outcome = {"name": name, "seed": seed, **outcome}
+        write_atomic(file, json.dumps(outcome, indent=1))
+    return outcome
+
+
+def _work(plan: Plan, entry: Entry, seed: int, folder: Path, file: Path) -> dict[str, Any]:
+    if entry.run is None:
+        runs.train(entry.resolved(seed), folder, resume=True, quiet=True)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # of training: judging comes later
+    section = DataConfig.model_validate(plan.data)
+    judge = Judge.of(reference(section, n=plan.n, by=plan.extractor), None if plan.metrics is None else list(plan.metrics))
+    judged, features = judge.candidate(str(folder))
+    found = judge.judge(judged, features)
+    if judge.side.train is not None:
+        nearest_picture(judged.x, features, judge.side, file.with_name(f"seed-{seed}-neighbours.png"), rows=8, nearest=5)
+        runs.save_picture(judged.x[:PICTURED], file.with_name(f"seed-{seed}.png"), columns=8)
+    else:
+        runs.save_picture(judged.x[: runs.POINTS], file.with_name(f"seed-{seed}.png"))
+    loaded = runs.load_run(folder)
+    log = read_log(folder / "log.jsonl")
+    with FlopCounterMode(display=False) as counter:
+        loaded.model.sample(8, generator=torch.Generator().manual_seed(0))
+    return {
+        "protocol": judge.protocol(),
+        "values": found["values"],
+        "warnings": found["warnings"],
+        "costs": {
+            "steps": loaded.step,
+            "training seconds": loaded.seconds,
+            "training images/s": log[-1]["images"] / max(loaded.seconds, 1e-9) if log else None,
+            "parameters": sum(runs.parameters(p.module) for p in loaded.model.phases()),
+            "training FLOPs": loaded.step * _flops(entry, seed, folder),
+            "peak memory MB": peak,
+            "sampling ms": found["sampling_ms_an_image"],
+            "sampling FLOPs": counter.get_total_flops() / 8,
+            "network evaluations": getattr(loaded.model, "evaluations", 1),
+        },
+        "capabilities": {c: hasattr(loaded.model, c) for c in ("log_prob", "energy", "score", "encode")},
+    }
+
+
+def _flops(entry: Entry, seed: int, folder: Path) -> float:
+    """Operations of one training step, by a short trial on the same data."""
+    config = runs.load_run(folder).config if entry.run is not None else runs.resolve(entry.resolved(seed))
+    config = config.model_copy(update={"train": config.train.model_copy(update={"tracker": None, "precision": "no"})})
+    return flops_a_step(runs.make_trainer(config, runs.load_data(config)))
+
+
+@contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """Waits until no other process works on the cell; the lock of a process that died is free."""
+    with lock.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _die_with(parent: int) -> None:
+    """End this process when the one that started it is gone, so that no cell trains on unseen after a kill."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.3)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def main() -> None:
+    """Entry point of the process."""
+    out, name, seed = sys.argv[1:]
+    _die_with(os.getppid())
+    outcome = run_cell(Path(out), name, int(seed))
+    if "failed" in outcome:
+        print(outcome["failed"], file=sys.stderr)
+        sys.exit(3)
+
+
+if __name__ == "__main__":
+    main()

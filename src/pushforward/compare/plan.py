@@ -1,0 +1,133 @@
+"""What is compared, written down once: a plan is compare.json in the comparison's folder, and each cell of it is a run of its own."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pushforward import __version__
+from pushforward.config import RunConfig, parse
+from pushforward.errors import CheckpointError, ConfigError
+from pushforward.training.checkpoint import write_atomic
+
+FILE = "compare.json"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One recipe of the comparison, or one run that was trained before.
+
+    Args:
+        name: In the table.
+        toml: The resolved run; its seed is each cell's own.
+        source: Recipe, file or folder that the user named.
+        run: Folder of a run that is judged as it is; None to train.
+    """
+
+    name: str
+    toml: str
+    source: str
+    run: str | None = None
+
+    def resolved(self, seed: int) -> RunConfig:
+        """The run of one cell."""
+        config = parse(tomllib.loads(self.toml), self.source)
+        return config.model_copy(update={"train": config.train.model_copy(update={"seed": seed})})
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A comparison.
+
+    Args:
+        entries: What is compared.
+        data: The data section that all share, as plain data.
+        seeds: Of training, one cell each for every entry.
+        budget: As the user wrote it; the entries' steps follow from it.
+        metrics: Names in `evaluation.METRICS`; None for those that apply.
+        n: Samples judged of each cell.
+        extractor: None for the one that fits.
+        threads: Of each cell: part of the plan, since results depend on it in the last digits.
+        command: What the user typed.
+        version: Of this package.
+    """
+
+    entries: tuple[Entry, ...]
+    data: dict[str, Any]
+    seeds: tuple[int, ...]
+    budget: str
+    metrics: tuple[str, ...] | None
+    n: int | None
+    extractor: str | None
+    threads: int
+    command: str = ""
+    version: str = field(default=__version__)
+
+    def cells(self) -> list[tuple[Entry, int]]:
+        """Entry and seed of each cell, seed by seed, so that an interrupted comparison is already one of fewer seeds."""
+        first = self.seeds[0]
+        return [(e, s) for s in self.seeds for e in self.entries if e.run is None or s == first]
+
+    def save(self, out: Path) -> None:
+        """Write compare.json."""
+        write_atomic(out / FILE, json.dumps(asdict(self), indent=1))
+
+    @classmethod
+    def load(cls, out: Path) -> Plan:
+        """Read compare.json.
+
+        Raises:
+            CheckpointError: it is not there, or damaged.
+        """
+        try:
+            table = json.loads((out / FILE).read_text(encoding="utf8"))
+            entries = tuple(Entry(**e) for e in table.pop("entries"))
+            seeds, metrics = tuple(table.pop("seeds")), table.pop("metrics")
+            return cls(entries=entries, seeds=seeds, metrics=None if metrics is None else tuple(metrics), **table)
+        except OSError as error:
+            raise CheckpointError(f"{out} is no comparison (it has no {FILE}).") from error
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise CheckpointError(f"{out / FILE} is damaged ({error}); remove it to plan anew.") from error
+
+
+def goes_on(new: Plan, old: Plan, out: Path) -> Plan:
+    """The plan of a resumed comparison: more entries or seeds may come, all else stays; steps and threads are the old ones.
+
+    Raises:
+        ConfigError: something else differs.
+    """
+    for key in ("data", "budget", "metrics", "n", "extractor"):
+        if getattr(new, key) != getattr(old, key):
+            raise ConfigError(
+                f"{out} holds a comparison with {key} = {getattr(old, key)!r}, this one has {getattr(new, key)!r}. "
+                "Use its settings to go on with it, or choose another --out."
+            )
+    known = {e.name: e for e in old.entries}
+    entries = []
+    for entry in new.entries:
+        before = known.get(entry.name)
+        if before is not None and _without_steps(before) != _without_steps(entry):
+            raise ConfigError(f"{out} holds {entry.name} with other settings; choose another --out, or name a copy of the recipe.")
+        entries.append(before or entry)
+    return Plan(tuple(entries), old.data, new.seeds, old.budget, old.metrics, old.n, old.extractor, old.threads, new.command)
+
+
+def _without_steps(entry: Entry) -> dict[str, Any]:
+    kept = tomllib.loads(entry.toml)
+    for key in ("steps", "sample_every", "checkpoint_every", "log_every", "precision"):
+        kept["train"].pop(key, None)
+    kept.pop("expect", None)
+    return {"config": kept, "run": entry.run}
+
+
+def cell_folder(out: Path, entry: Entry, seed: int) -> Path:
+    """Where a cell's run lies."""
+    return Path(entry.run) if entry.run is not None else out / "cells" / entry.name / f"seed-{seed}"
+
+
+def cell_file(out: Path, entry: Entry, seed: int) -> Path:
+    """Where a cell's outcome lies."""
+    return out / "cells" / entry.name / f"seed-{seed}.json"
