@@ -274,6 +274,82 @@ def evaluate(
         print(out)
 
 
+@app.command(
+    epilog="""Examples:\n\n
+`pushforward compare gan/vanilla gan/lsgan gan/dcgan --seeds 3 --budget 1min`\n\n
+`pushforward compare gan/dcgan mine.toml runs/old --data mnist --budget 20000steps --out compared --resume`\n\n
+`pushforward compare gan/vanilla gan/lsgan --engine ray --address auto`"""
+)
+def compare(
+    recipes: Annotated[
+        list[str],
+        typer.Argument(
+            help="Recipes, TOML files, or runs that are judged as they are.", autocompletion=_complete_recipe
+        ),
+    ],
+    data: Annotated[str, typer.Option("--data", "-d", help="What all train on and are judged by.")] = "mnist-5k",
+    data_path: DataPath = None,
+    seeds: Annotated[int, typer.Option(min=1, max=1000, help="Runs of each recipe, with the seeds 0, 1, ...")] = 3,
+    budget: Annotated[
+        str, typer.Option(help="Training of each run: 3min, 20000steps or 1e15flops; turned into steps once.")
+    ] = "3min",
+    metrics: Annotated[
+        str | None,
+        typer.Option("--metrics", "-m", help="Comma-separated, as for evaluate; those that apply when absent."),
+    ] = None,
+    n: Annotated[int | None, typer.Option("-n", min=10, help="Samples judged of each run.")] = None,
+    extractor: Annotated[str | None, typer.Option("--extractor", help="As for evaluate.")] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The comparison's folder.")] = Path("comparison"),
+    settings: Settings = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Runs at a time; as many as there are cores when absent.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Of each run; the cores shared when absent.")] = None,
+    engine: Annotated[str, typer.Option(help="local, or ray: each run is a task of a Ray cluster.")] = "local",
+    address: Annotated[str | None, typer.Option(help="Of a Ray cluster; one is started here when absent.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the comparison in --out.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train many recipes with many seeds under one budget, judge them by one protocol, and make one page."""
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    from pushforward import compare as comparisons
+
+    try:
+        found = comparisons.compare(
+            recipes,
+            out,
+            data=data,
+            data_path=None if data_path is None else str(data_path),
+            seeds=seeds,
+            budget=budget,
+            metrics=metrics.split(",") if metrics is not None else None,
+            n=n,
+            extractor=extractor,
+            settings=settings or [],
+            jobs=jobs,
+            threads=threads,
+            engine=engine,
+            address=address,
+            resume=resume,
+            quiet=quiet,
+        )
+    except KeyboardInterrupt:
+        print(f"\nstopped; {out} is whole. Go on with the same command and --resume.", file=sys.stderr)
+        raise typer.Exit(130) from None
+    text = (out / "table.md").read_text(encoding="utf8")
+    Console(width=None if sys.stdout.isatty() else 160).print(Markdown(text) if sys.stdout.isatty() else text)
+    print(out / "index.html")
+    failed = sum(len(row.failed) for row in found.rows)
+    if failed:
+        print(
+            f"{failed} of {len(found.rows) * seeds} runs failed; the table says why. --resume tries them again.",
+            file=sys.stderr,
+        )
+        raise typer.Exit(1)
+
+
 def print_table(found: dict[str, Any]) -> None:
     """Results beside the floor, as a rich table on stdout."""
     from rich.console import Console

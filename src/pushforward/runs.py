@@ -99,7 +99,7 @@ def train(config: RunConfig, out: Path, *, resume: bool = False, quiet: bool = F
     old = None
     if resume and (out / "config.toml").exists():
         old = configs.parse(configs.read(out / "config.toml"), str(out / "config.toml"))
-    config = _with_precision(config, old)
+    config = with_precision(config, old)
     if old is not None:
         _same_run(config, old, out)
     data = load_data(config)
@@ -269,7 +269,7 @@ def make_batches(config: RunConfig, data: ImageSet | Density, model: nn.Module, 
     return ImageBatches(data, batch_size=t.batch_size, seed=t.seed, channels_last=convolutional, **place)
 
 
-def _with_precision(config: RunConfig, old: RunConfig | None) -> RunConfig:
+def with_precision(config: RunConfig, old: RunConfig | None = None) -> RunConfig:
     """ "auto" decided: as the run to be resumed was, or by a trial."""
     t = config.train
     if t.precision != "auto":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -78,8 +79,12 @@ def flops_a_step(trainer: Trainer, *, steps: int = 16) -> float:
     return counter.get_total_flops() / steps
 
 
-def steps_for(budget: Budget, trainer: Trainer) -> int:
-    """Training steps that a budget buys; the trainer is used up by the trial.
+def steps_for(budget: Budget, trial: Callable[[], Trainer]) -> int:
+    """Training steps that a budget buys.
+
+    Args:
+        budget: What may be spent.
+        trial: Makes a trainer that is used up by measuring; not called for a budget of steps.
 
     Raises:
         ConfigError: less than one step.
@@ -87,11 +92,9 @@ def steps_for(budget: Budget, trainer: Trainer) -> int:
     if budget.unit == "steps":
         steps = int(budget.amount)
     elif budget.unit == "seconds":
-        steps = int(budget.amount / seconds_a_step(trainer))
+        steps = int(budget.amount / seconds_a_step(trial()))
     else:
-        steps = int(budget.amount / flops_a_step(trainer))
+        steps = int(budget.amount / flops_a_step(trial()))
     if steps < 1:
         raise ConfigError("this budget does not buy a single training step; give more.")
     return steps
-
-

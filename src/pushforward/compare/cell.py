@@ -66,11 +66,15 @@ def _work(plan: Plan, entry: Entry, seed: int, folder: Path, file: Path) -> dict
         runs.train(entry.resolved(seed), folder, resume=True, quiet=True)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # of training: judging comes later
     section = DataConfig.model_validate(plan.data)
-    judge = Judge.of(reference(section, n=plan.n, by=plan.extractor), None if plan.metrics is None else list(plan.metrics))
+    judge = Judge.of(
+        reference(section, n=plan.n, by=plan.extractor), None if plan.metrics is None else list(plan.metrics)
+    )
     judged, features = judge.candidate(str(folder))
     found = judge.judge(judged, features)
     if judge.side.train is not None:
-        nearest_picture(judged.x, features, judge.side, file.with_name(f"seed-{seed}-neighbours.png"), rows=8, nearest=5)
+        nearest_picture(
+            judged.x, features, judge.side, file.with_name(f"seed-{seed}-neighbours.png"), rows=8, nearest=5
+        )
         runs.save_picture(judged.x[:PICTURED], file.with_name(f"seed-{seed}.png"), columns=8)
     else:
         runs.save_picture(judged.x[: runs.POINTS], file.with_name(f"seed-{seed}.png"))

@@ -14,6 +14,7 @@ from pushforward.errors import CheckpointError, ConfigError
 from pushforward.training.checkpoint import write_atomic
 
 FILE = "compare.json"
+FRAMES = 30  # pictures of each run as it goes on
 
 
 @dataclass(frozen=True)
@@ -25,17 +26,27 @@ class Entry:
         toml: The resolved run; its seed is each cell's own.
         source: Recipe, file or folder that the user named.
         run: Folder of a run that is judged as it is; None to train.
+        steps: Of training, once the budget has been turned into them.
     """
 
     name: str
     toml: str
     source: str
     run: str | None = None
+    steps: int | None = None
 
     def resolved(self, seed: int) -> RunConfig:
-        """The run of one cell."""
+        """The run of one cell: its seed and steps, and pictures, checkpoints and log lines to go with them."""
         config = parse(tomllib.loads(self.toml), self.source)
-        return config.model_copy(update={"train": config.train.model_copy(update={"seed": seed})})
+        steps = self.steps or config.train.steps
+        changed = {
+            "seed": seed,
+            "steps": steps,
+            "sample_every": max(1, steps // FRAMES),
+            "checkpoint_every": max(1, steps // 10),
+            "log_every": max(1, min(config.train.log_every, steps // 100)),
+        }
+        return config.model_copy(update={"train": config.train.model_copy(update=changed)})
 
 
 @dataclass(frozen=True)
@@ -109,17 +120,21 @@ def goes_on(new: Plan, old: Plan, out: Path) -> Plan:
     entries = []
     for entry in new.entries:
         before = known.get(entry.name)
-        if before is not None and _without_steps(before) != _without_steps(entry):
-            raise ConfigError(f"{out} holds {entry.name} with other settings; choose another --out, or name a copy of the recipe.")
+        if before is not None and _settings(before) != _settings(entry):
+            raise ConfigError(
+                f"{out} holds {entry.name} with other settings; choose another --out, or name a copy of the recipe."
+            )
         entries.append(before or entry)
-    return Plan(tuple(entries), old.data, new.seeds, old.budget, old.metrics, old.n, old.extractor, old.threads, new.command)
+    return Plan(
+        tuple(entries), old.data, new.seeds, old.budget, old.metrics, old.n, old.extractor, old.threads, new.command
+    )
 
 
-def _without_steps(entry: Entry) -> dict[str, Any]:
+def _settings(entry: Entry) -> dict[str, Any]:
+    """What makes a recipe another one: all but what it says of itself, and the precision that a trial chose."""
     kept = tomllib.loads(entry.toml)
-    for key in ("steps", "sample_every", "checkpoint_every", "log_every", "precision"):
-        kept["train"].pop(key, None)
     kept.pop("expect", None)
+    kept["train"].pop("precision", None)
     return {"config": kept, "run": entry.run}
 
 

@@ -198,3 +198,90 @@ def points_figure(x: np.ndarray, path: Path) -> None:
         figure.savefig(temporary, format="png", dpi=110, bbox_inches="tight")
         plt.close(figure)
         temporary.replace(path)
+
+
+def bands(logs: dict[str, list[list[dict[str, Any]]]]) -> str:
+    """Both players' losses against the step: the mean over seeds in a band from the lowest to the highest, one panel a model."""
+    with mpl.rc_context(STYLE):
+        columns = min(3, len(logs))
+        rows = -(-len(logs) // columns)
+        figure, axes = plt.subplots(rows, columns, figsize=(3.4 * columns, 2.5 * rows), squeeze=False)
+        for ax, (name, seeds) in zip(axes.flat, logs.items(), strict=False):
+            terms = [k for k in seeds[0][-1] if k.endswith("/adversarial")] or [k for k in seeds[0][-1] if "/" in k][:1]
+            for colour, term in zip(COLOURS, terms, strict=False):
+                series = [{r["step"]: r[term] for r in rows if term in r} for rows in seeds]
+                steps = sorted(set.intersection(*(set(s) for s in series)))
+                if not steps:
+                    continue
+                values = np.array([[s[k] for k in steps] for s in series])
+                ax.plot(steps, values.mean(axis=0), color=colour, lw=1.2, label=term.split("/")[0])
+                if len(values) > 1:
+                    ax.fill_between(steps, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.22, lw=0)
+            ax.set_title(name, fontsize=10)
+            ax.legend(fontsize=8)
+        for ax in list(axes.flat)[len(logs) :]:
+            ax.remove()
+        for ax in axes[-1]:
+            ax.set_xlabel("training step")
+        for ax in axes[:, 0]:
+            ax.set_ylabel("loss")
+        figure.tight_layout()
+        return to_svg(figure)
+
+
+def fronts(models: list[dict[str, Any]], floor: dict[str, Any]) -> str:
+    """Frechet distance against training time and against sampling time, with the models that no other beats in both."""
+    with mpl.rc_context(STYLE):
+        figure, axes = plt.subplots(1, 2, figsize=(9.4, 3.7), sharey=True)
+        for ax, cost, label in zip(
+            axes, ("training seconds", "sampling ms"), ("training time (s)", "sampling time (ms/image)"), strict=True
+        ):
+            points = []
+            for colour, m in zip(COLOURS * 9, models, strict=False):
+                x, (y, error) = m["row"]["costs"][cost], m["quality"]["frechet"]
+                ax.errorbar(x, y, yerr=error, fmt="o", ms=8, capsize=4, color=colour, label=m["name"])
+                points.append((x, y))
+            best = front(points)
+            ax.plot(*zip(*best, strict=True), ls="-", lw=1, color=_INK, alpha=0.6, drawstyle="steps-post", zorder=0)
+            for rung, dashes in (("floor", ":"), ("noise-10", "--")):
+                if "frechet" in floor.get(rung, {}):
+                    y = floor[rung]["frechet"]["value"]
+                    ax.axhline(y, ls=dashes, color=_INK, lw=1)
+                    ax.annotate(
+                        rung, (0.99, y), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8
+                    )
+            ax.set(xlabel=label, yscale="log", xlim=(0, 1.15 * max(x for x, _ in points)))
+        axes[0].set_ylabel("Frechet distance (lower is better)")
+        axes[1].legend(fontsize=8)
+        figure.tight_layout()
+        return to_svg(figure)
+
+
+def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The points that none other beats in both coordinates (smaller is better), by the first.
+
+    Example:
+        >>> front([(1.0, 5.0), (2.0, 3.0), (3.0, 4.0), (2.5, 1.0)])
+        [(1.0, 5.0), (2.0, 3.0), (2.5, 1.0)]
+    """
+    out: list[tuple[float, float]] = []
+    for x, y in sorted(points):
+        if not out or y < out[-1][1]:
+            out.append((x, y))
+    return out
+
+
+def plane(models: list[dict[str, Any]], floor: dict[str, Any]) -> str:
+    """Recall against precision, a small dot a seed, a large one their mean; the star is the floor."""
+    with mpl.rc_context(STYLE):
+        figure, ax = plt.subplots(figsize=(4.8, 4.2))
+        for colour, m in zip(COLOURS * 9, models, strict=False):
+            ax.plot(m["row"]["quality"]["precision"], m["row"]["quality"]["recall"], "o", ms=4, alpha=0.5, color=colour)
+            (p, dp), (r, dr) = m["quality"]["precision"], m["quality"]["recall"]
+            ax.errorbar(p, r, xerr=dp, yerr=dr, fmt="o", ms=9, capsize=3, color=colour, label=m["name"])
+        if "precision" in floor.get("floor", {}):
+            f = floor["floor"]
+            ax.plot(f["precision"]["value"], f["recall"]["value"], "*", ms=13, color=_INK, label="training images")
+        ax.set(xlabel="precision", ylabel="recall", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+        ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+        return to_svg(figure)

@@ -1,0 +1,174 @@
+"""Many recipes x seeds, one protocol, one table: what `pushforward compare` does.
+
+A comparison is a folder: compare.json (the plan), cells/NAME/seed-K/ (a run each) and cells/NAME/seed-K.json (what it found), floor.json, and the
+table as table.json, .md, .tex and .csv and index.html. Killing it at any instant and going on gives the same table.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from pushforward import runs
+from pushforward.build import resolve
+from pushforward.compare import engines, table
+from pushforward.compare.budget import Budget, parse_budget, steps_for
+from pushforward.compare.plan import FILE, Entry, Plan, goes_on
+from pushforward.compare.progress import Board
+from pushforward.config import DataConfig, dump, load_recipe
+from pushforward.config import parse as parse_config
+from pushforward.config import read as read_config
+from pushforward.errors import ConfigError
+from pushforward.evaluation import Judge, reference
+from pushforward.report.comparison import write_page
+from pushforward.training.checkpoint import write_atomic
+
+
+def compare(
+    recipes: Sequence[str],
+    out: Path,
+    *,
+    data: str = "mnist-5k",
+    data_path: str | None = None,
+    seeds: int = 3,
+    budget: str = "3min",
+    metrics: Sequence[str] | None = None,
+    n: int | None = None,
+    extractor: str | None = None,
+    settings: Sequence[str] = (),
+    jobs: int | None = None,
+    threads: int | None = None,
+    engine: str = "local",
+    address: str | None = None,
+    resume: bool = False,
+    quiet: bool = False,
+) -> table.Table:
+    """Train or load every recipe with every seed, judge all by one protocol, and write the table and the page.
+
+    Args:
+        recipes: Names, TOML files, or folders of runs that are judged as they are.
+        out: The comparison's folder.
+        data: What all train on and are judged by.
+        data_path: Where it lies.
+        seeds: How many: 0, 1, ...
+        budget: Training of each cell, as in 3min, 20000steps or 1e15flops. Minutes and FLOPs become steps once, and are recorded so.
+        metrics: Names in `evaluation.METRICS`; those that apply when absent.
+        n: Samples judged of each cell.
+        extractor: The one that fits when absent.
+        settings: KEY=VALUE for every recipe.
+        jobs: Cells at a time; as many as fill the cores when absent.
+        threads: Of each cell; the cores shared among the jobs when absent.
+        engine: "local" or "ray".
+        address: Of a Ray cluster; one is started here when absent.
+        resume: Go on with the comparison in this folder.
+        quiet: Show no progress.
+
+    Returns:
+        The table of all cells that ended, failed ones named in it.
+
+    Raises:
+        ConfigError: nothing to compare, or a folder that holds another comparison.
+    """
+    if engine not in ("local", "ray"):
+        raise ConfigError(f"--engine {engine}: there are local and ray.")
+    if address is not None and engine != "ray":
+        raise ConfigError("--address is of a Ray cluster; add --engine ray.")
+    if not recipes or seeds < 1 or (jobs is not None and jobs < 1) or (threads is not None and threads < 1):
+        raise ConfigError("name at least one recipe; seeds, jobs and threads are at least 1.")
+    if out.exists() and any(out.iterdir()) and not resume:
+        raise ConfigError(f"{out} is not empty. Go on with that comparison by --resume, or choose another --out.")
+    allowed = parse_budget(budget)
+    cores = os.cpu_count() or 1
+    jobs = jobs or max(1, min(cores // (threads or 1), seeds * len(recipes)))
+    threads = threads or max(1, cores // jobs)
+    section = DataConfig(name=data, path=data_path)
+    entries = tuple(_entry(r, section, settings) for r in recipes)
+    names = [e.name for e in entries]
+    if len(set(names)) < len(names):
+        raise ConfigError(
+            f"{next(x for x in names if names.count(x) > 1)} is named twice; a copy of its recipe under another name can differ."
+        )
+    plan = Plan(
+        entries, section.model_dump(), tuple(range(seeds)), budget, None if metrics is None else tuple(metrics), n, extractor, threads, " ".join(sys.argv)
+    )  # fmt: skip
+    if resume and (out / FILE).exists():
+        plan = goes_on(plan, Plan.load(out), out)
+    # Everything that can be wrong with the protocol is found before anything is trained.
+    judge = Judge.of(reference(section, n=n, by=extractor), None if metrics is None else list(metrics))
+    plan = _with_steps(plan, allowed, quiet=quiet)
+    out.mkdir(parents=True, exist_ok=True)
+    plan.save(out)
+    floor = judge.floor()
+    write_atomic(out / "floor.json", json.dumps(floor, indent=1))
+    for entry in plan.entries:
+        (out / "cells" / entry.name).mkdir(parents=True, exist_ok=True)
+    left = [(e, s) for e, s in plan.cells() if "values" not in (table.read_cell(out, e, s) or {})]
+    with Board(out, plan, quiet=quiet) as board:
+        ended = (
+            engines.local(out, plan, left, jobs=jobs, tell=board.tell)
+            if engine == "local"
+            else engines.on_ray(out, plan, left, address=address, tell=board.tell)
+        )
+        for cell in ended:
+            board.over(cell)
+            write_tables(out, plan)
+    return write_tables(out, plan, page=True)
+
+
+def write_tables(out: Path, plan: Plan | None = None, *, page: bool = False) -> table.Table:
+    """The table of a comparison's folder in every form, from its files alone.
+
+    Args:
+        out: The comparison's folder.
+        plan: Read from the folder when absent.
+        page: Make index.html too.
+    """
+    plan = plan or Plan.load(out)
+    floor = json.loads((out / "floor.json").read_text(encoding="utf8"))
+    found = table.gather(out, plan, floor)
+    write_atomic(out / "table.json", table.as_json(found, plan))
+    write_atomic(out / "table.md", table.markdown(found))
+    write_atomic(out / "table.tex", table.latex(found))
+    write_atomic(out / "table.csv", table.to_csv(found))
+    if page:
+        heads = {"costs": table.COSTS, "capabilities": table.CAPABILITIES}
+        write_page(out, json.loads((out / "table.json").read_text(encoding="utf8")), heads)
+    return found
+
+
+def _entry(source: str, data: DataConfig, settings: Sequence[str]) -> Entry:
+    """What a word of the command line names: a run's folder, a TOML file or a recipe."""
+    folder = Path(source)
+    if runs.is_run(folder):
+        config = resolve(parse_config(read_config(folder / "config.toml"), source))
+        return Entry(folder.resolve().name, dump(config), source, str(folder.resolve()))
+    config = load_recipe(source, settings, data=data.name)
+    if data.path is not None:
+        config = config.model_copy(update={"data": config.data.model_copy(update={"path": data.path})})
+    config = resolve(config)
+    config = runs.with_precision(config)
+    name = Path(source).stem if source.endswith(".toml") else source.replace("/", "-")
+    return Entry(name, dump(config), source)
+
+
+def _with_steps(plan: Plan, budget: Budget, *, quiet: bool) -> Plan:
+    """The plan with the budget turned into steps, for entries that do not have theirs yet."""
+    kept = torch.get_num_threads()
+    torch.set_num_threads(plan.threads)
+    entries = []
+    for entry in plan.entries:
+        if entry.run is None and entry.steps is None:
+            config = entry.resolved(0)
+            config = config.model_copy(update={"train": config.train.model_copy(update={"tracker": None})})
+            entry = replace(entry, steps=steps_for(budget, lambda: runs.make_trainer(config, runs.load_data(config))))  # noqa: B023
+            if not quiet and budget.unit != "steps":
+                print(f"{entry.name}: {entry.steps:,} steps", file=sys.stderr)
+        entries.append(entry)
+    torch.set_num_threads(kept)
+    return replace(plan, entries=tuple(entries))
