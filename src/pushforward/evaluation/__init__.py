@@ -20,7 +20,7 @@ from torch import Tensor
 from pushforward import __version__
 from pushforward.config import DataConfig
 from pushforward.data.images import save_grid
-from pushforward.errors import NotSupported
+from pushforward.errors import NotSupported, nearest
 from pushforward.evaluation.candidates import Candidate, candidate
 from pushforward.evaluation.measures import METRICS, Metric, Sides, Values, measure
 from pushforward.evaluation.reference import Reference, reference
@@ -69,6 +69,9 @@ class Judge:
         """
         if metrics is not None and not [m for m in metrics if m.strip()]:
             raise NotSupported(f"no metric is named; there are {', '.join(METRICS)}.")
+        for name in metrics or []:
+            if name not in METRICS:
+                raise NotSupported(f"no metric is called {name!r}: {nearest(name, METRICS)}")
         has_logits = side.real.logits is not None
         chosen = metrics or [m for m, e in METRICS.items() if e.default and (has_logits or not e.needs_logits)]
         train = side.floor["floor"]

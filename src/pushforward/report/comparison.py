@@ -17,7 +17,7 @@ from pushforward.report.tables import SHOWN, duration, number
 from pushforward.training.checkpoint import write_atomic
 from pushforward.training.logs import read_log
 
-FRAME_MS, LAST_MS = 250, 2000
+FRAME_MS, LAST_MS, FRAME_SIDE = 250, 2000, 260
 
 
 def write_page(out: Path, table: dict[str, Any], heads: dict[str, dict[str, str]]) -> Path:
@@ -141,7 +141,9 @@ def _animation(folder: Path) -> str | None:
     frames = []
     for path in sorted(g for g in folder.glob("*.png") if g.stem.isdigit()):
         try:
-            frames.append(Image.open(path).convert("RGB"))
+            frame = Image.open(path).convert("RGB")
+            frame.thumbnail((FRAME_SIDE, FRAME_SIDE))
+            frames.append(frame)
         except (OSError, UnidentifiedImageError):  # cut short by a kill
             continue
     if len(frames) < 2:
@@ -150,6 +152,6 @@ def _animation(folder: Path) -> str | None:
     stream = io.BytesIO()
     times = [FRAME_MS] * (len(frames) - 1) + [LAST_MS]
     frames[0].save(
-        stream, "WEBP", save_all=True, append_images=frames[1:], duration=times, loop=0, quality=55, method=4
+        stream, "WEBP", save_all=True, append_images=frames[1:], duration=times, loop=0, quality=45, method=4
     )
     return "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode()
