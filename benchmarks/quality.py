@@ -16,11 +16,10 @@ from typing import Any
 import torch
 
 from pushforward import runs
-from pushforward.build import build_model, build_optimisers, resolve
+from pushforward.build import resolve
 from pushforward.config import load_recipe
-from pushforward.data.images import ImageSet, save_grid, to_bytes
+from pushforward.data.images import save_grid, to_bytes
 from pushforward.evaluation import Sides, measure, reference
-from pushforward.training.trainer import Trainer
 
 METRICS = ["frechet", "precision-recall", "classes"]
 
@@ -35,12 +34,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="stem of the .json and .png that are written")
     args = parser.parse_args()
     config = resolve(load_recipe(args.recipe, [*args.settings, f"train.seed={args.seed}"], data=args.data))
+    config = runs.with_precision(config)
     side = reference(args.data)
-    data = runs.load_data(config)
-    assert isinstance(data, ImageSet)
-    model = build_model(config, data.shape)
-    batches = runs.make_batches(config, data, model)
-    trainer = Trainer(model, batches, build_optimisers(config, model), seed=config.train.seed, ema=config.train.ema)
+    trainer = runs.make_trainer(config, runs.load_data(config))
+    model = trainer.model
     assert trainer.ema is not None
     plain = lambda values: {k: {"value": m.value, "stderr": m.stderr} for k, m in values.items()}  # noqa: E731
     found: dict[str, Any] = {
@@ -50,6 +47,7 @@ def main() -> None:
         "seed": args.seed,
         "n": side.n,
         "extractor_sha256": side.by.sha256,
+        "precision": config.train.precision,
         "threads": torch.get_num_threads(),
         "floor": {
             rung: plain(measure(Sides(side.real, f, side.floor["floor"]), METRICS)) for rung, f in side.floor.items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -69,7 +70,7 @@ def on_ray(out: Path, plan: Plan, cells: Sequence[Cell], *, address: str | None,
 
     started = not ray.is_initialized()
     if started:
-        ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level="warning")
+        ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
     try:
         gpus = 1 if ray.cluster_resources().get("GPU", 0) >= 1 else 0
 
