@@ -13,7 +13,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	@touch $@
 
-demo: $(READY)  ## three GANs on real digits, judged, on one page: demo/report.html
+demo: $(READY)  ## three GANs on real digits, compared on one page: demo/index.html
 	@$(BIN)/python tools/demo.py
 
 test: $(READY)  ## the fast tests, about three minutes on two cores
