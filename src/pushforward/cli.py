@@ -305,6 +305,9 @@ def compare(
         int | None, typer.Option(min=1, help="Runs at a time; as many as there are cores when absent.")
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Of each run; the cores shared when absent.")] = None,
+    processes: Annotated[
+        int, typer.Option(min=1, help="Processes of each run, through accelerate: as many as it shall have GPUs.")
+    ] = 1,
     engine: Annotated[str, typer.Option(help="local, or ray: each run is a task of a Ray cluster.")] = "local",
     address: Annotated[str | None, typer.Option(help="Of a Ray cluster; one is started here when absent.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the comparison in --out.")] = False,
@@ -330,6 +333,7 @@ def compare(
             settings=settings or [],
             jobs=jobs,
             threads=threads,
+            processes=processes,
             engine=engine,
             address=address,
             resume=resume,

@@ -44,6 +44,7 @@ def compare(
     settings: Sequence[str] = (),
     jobs: int | None = None,
     threads: int | None = None,
+    processes: int = 1,
     engine: str = "local",
     address: str | None = None,
     resume: bool = False,
@@ -64,6 +65,7 @@ def compare(
         settings: KEY=VALUE for every recipe.
         jobs: Cells at a time; as many as fill the cores when absent.
         threads: Of each cell; the cores shared among the jobs when absent.
+        processes: Of each cell, through accelerate: one a GPU, say.
         engine: "local" or "ray".
         address: Of a Ray cluster; one is started here when absent.
         resume: Go on with the comparison in this folder.
@@ -77,6 +79,8 @@ def compare(
     """
     if engine not in ("local", "ray"):
         raise ConfigError(f"--engine {engine}: there are local and ray.")
+    if processes < 1 or (processes > 1 and engine == "ray"):
+        raise ConfigError("--processes is at least 1, and of the local engine: a Ray task is one process.")
     if address is not None and engine != "ray":
         raise ConfigError("--address is of a Ray cluster; add --engine ray.")
     if not recipes or seeds < 1 or (jobs is not None and jobs < 1) or (threads is not None and threads < 1):
@@ -85,8 +89,8 @@ def compare(
         raise ConfigError(f"{out} is not empty. Go on with that comparison by --resume, or choose another --out.")
     allowed = parse_budget(budget)
     cores = os.cpu_count() or 1
-    jobs = jobs or max(1, min(cores // (threads or 1), seeds * len(recipes)))
-    threads = threads or max(1, cores // jobs)
+    jobs = jobs or max(1, min(cores // ((threads or 1) * processes), seeds * len(recipes)))
+    threads = threads or max(1, cores // (jobs * processes))
     section = DataConfig(name=data, path=data_path)
     entries = tuple(_entry(r, section, settings) for r in recipes)
     names = [e.name for e in entries]
@@ -95,8 +99,17 @@ def compare(
             f"{next(x for x in names if names.count(x) > 1)} is named twice; a copy of its recipe under another name can differ."
         )
     plan = Plan(
-        entries, section.model_dump(), tuple(range(seeds)), budget, None if metrics is None else tuple(metrics), n, extractor, threads, " ".join(sys.argv)
-    )  # fmt: skip
+        entries,
+        section.model_dump(),
+        tuple(range(seeds)),
+        budget,
+        None if metrics is None else tuple(metrics),
+        n,
+        extractor,
+        threads,
+        processes,
+        " ".join(sys.argv),
+    )
     if resume and (out / FILE).exists():
         plan = goes_on(plan, Plan.load(out), out)
     # Everything that can be wrong with the protocol is found before anything is trained.

@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import resource
+import subprocess
 import sys
 import threading
 import time
@@ -26,11 +27,12 @@ from pushforward import runs
 from pushforward.compare.budget import flops_a_step
 from pushforward.compare.plan import Entry, Plan, cell_file, cell_folder
 from pushforward.config import DataConfig
-from pushforward.errors import ConfigError, PushforwardError
+from pushforward.errors import ConfigError, PushforwardError, TrainingError
 from pushforward.evaluation import Judge, nearest_picture, reference
 from pushforward.training.checkpoint import write_atomic
 from pushforward.training.logs import read_log
 
+_STARTED = "PUSHFORWARD_CELL"  # in the environment of a cell's processes: who launched them
 PICTURED = 64  # samples in each cell's grid
 
 
@@ -42,10 +44,7 @@ def run_cell(out: Path, name: str, seed: int) -> dict[str, Any]:
         name: Of the entry.
         seed: Of training.
     """
-    plan = Plan.load(out)
-    entry = next((e for e in plan.entries if e.name == name), None)
-    if entry is None:
-        raise ConfigError(f"{out} compares nothing called {name!r}.")
+    plan, entry = _find(out, name)
     torch.set_num_threads(plan.threads)
     file, folder = cell_file(out, entry, seed), cell_folder(out, entry, seed)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -61,8 +60,18 @@ def run_cell(out: Path, name: str, seed: int) -> dict[str, Any]:
     return outcome
 
 
+def _find(out: Path, name: str) -> tuple[Plan, Entry]:
+    plan = Plan.load(out)
+    entry = next((e for e in plan.entries if e.name == name), None)
+    if entry is None:
+        raise ConfigError(f"{out} compares nothing called {name!r}.")
+    return plan, entry
+
+
 def _work(plan: Plan, entry: Entry, seed: int, folder: Path, file: Path) -> dict[str, Any]:
     if entry.run is None:
+        if plan.processes > 1:
+            _launch(plan.processes)  # what follows then finds the run at its end
         runs.train(entry.resolved(seed), folder, resume=True, quiet=True)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # of training: judging comes later
     section = DataConfig.model_validate(plan.data)
@@ -117,21 +126,52 @@ def _alone(lock: Path) -> Iterator[None]:
 
 
 def _die_with(parent: int) -> None:
-    """End this process when the one that started it is gone, so that no cell trains on unseen after a kill."""
+    """End this process when `parent` is gone, so that no cell trains on unseen after a kill."""
 
     def watch() -> None:
-        while os.getppid() == parent:
+        while _alive(parent):
             time.sleep(0.3)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
 
 
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _launch(processes: int) -> None:
+    """Train the same cell as several processes under accelerate.
+
+    Raises:
+        TrainingError: they failed.
+    """
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    words += ["-m", "pushforward.compare.cell", *sys.argv[1:]]
+    ran = subprocess.run(words, env={**os.environ, _STARTED: str(os.getpid())})
+    if ran.returncode:
+        raise TrainingError(
+            f"its {processes} processes ended with code {ran.returncode}; the .log beside its folder says why."
+        )
+
+
 def main() -> None:
     """Entry point of the process."""
-    out, name, seed = sys.argv[1:]
-    _die_with(os.getppid())
-    outcome = run_cell(Path(out), name, int(seed))
+    out, name, seed = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    started = os.environ.get(_STARTED)
+    _die_with(int(started) if started else os.getppid())
+    if started:  # one of several processes of a cell: it trains its share, who launched it judges
+        plan, entry = _find(out, name)
+        torch.set_num_threads(plan.threads)
+        runs.train(entry.resolved(seed), cell_folder(out, entry, seed), resume=True, quiet=True)
+        return
+    outcome = run_cell(out, name, seed)
     if "failed" in outcome:
         print(outcome["failed"], file=sys.stderr)
         sys.exit(3)

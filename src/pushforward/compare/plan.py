@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,7 @@ class Plan:
         n: Samples judged of each cell.
         extractor: None for the one that fits.
         threads: Of each cell: part of the plan, since results depend on it in the last digits.
+        processes: Of each cell, through accelerate: one a GPU, say.
         command: What the user typed.
         version: Of this package.
     """
@@ -74,6 +75,7 @@ class Plan:
     n: int | None
     extractor: str | None
     threads: int
+    processes: int = 1
     command: str = ""
     version: str = field(default=__version__)
 
@@ -110,7 +112,7 @@ def goes_on(new: Plan, old: Plan, out: Path) -> Plan:
     Raises:
         ConfigError: something else differs.
     """
-    for key in ("data", "budget", "metrics", "n", "extractor"):
+    for key in ("data", "budget", "metrics", "n", "extractor", "processes"):
         if getattr(new, key) != getattr(old, key):
             raise ConfigError(
                 f"{out} holds a comparison with {key} = {getattr(old, key)!r}, this one has {getattr(new, key)!r}. "
@@ -125,9 +127,7 @@ def goes_on(new: Plan, old: Plan, out: Path) -> Plan:
                 f"{out} holds {entry.name} with other settings; choose another --out, or name a copy of the recipe."
             )
         entries.append(before or entry)
-    return Plan(
-        tuple(entries), old.data, new.seeds, old.budget, old.metrics, old.n, old.extractor, old.threads, new.command
-    )
+    return replace(old, entries=tuple(entries), seeds=new.seeds, command=new.command)
 
 
 def _settings(entry: Entry) -> dict[str, Any]:
