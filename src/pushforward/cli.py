@@ -110,7 +110,7 @@ def train(
 `pushforward sample runs/lsgan -n 64 --out grid.png`\n\n
 `pushforward sample runs/lsgan -n 10000 --out samples.npz --seed 1`\n\n
 `pushforward sample runs/lsgan -n 1000 --out folder/`\n\n
-`pushforward sample runs/dcgan --sampler drs --set percentile=80`"""
+`pushforward sample runs/dcgan --sampler drs --calibrate --set percentile=80`"""
 )
 def sample(
     run: Annotated[Path, typer.Argument(help="A run's folder.")],
@@ -129,7 +129,8 @@ def sample(
         typer.Option(help="With the discriminator's help: drs, mh, top, ddls or truncated; says what it cost."),
     ] = None,
     calibrate: Annotated[
-        bool, typer.Option("--calibrate", help="First calibrate the logit on the training images, for --sampler.")
+        bool,
+        typer.Option("--calibrate", help="First calibrate the logit on test images, for --sampler drs, mh or top."),
     ] = False,
     settings: Annotated[
         list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="A setting of the sampler.")
@@ -150,13 +151,15 @@ def sample(
             raise ConfigError("--label with --sampler: the samplers are for unconditional models. Leave one out.")
         from pushforward.build.gan import draw_with
 
-        real = runs.load_data(loaded.config) if calibrate else None
-        drawn = draw_with(sampler, loaded.model, n, settings or [], real=real, seed=seed)
+        real = runs.load_data(loaded.config, "test") if calibrate else None
+        averaged = loaded.config.train.ema is not None
+        drawn = draw_with(sampler, loaded.model, n, settings or [], real=real, averaged=averaged, seed=seed)
         x = drawn.x
-        print(
-            f"{sampler}: kept {drawn.acceptance:.1%} of the proposals, {drawn.cost:.1f} for each sample",
-            file=sys.stderr,
-        )
+        if sampler in ("drs", "mh", "top"):
+            cost = f"kept {drawn.acceptance:.1%} of the proposals, {drawn.cost:.1f} for each sample"
+        else:
+            cost = f"{drawn.cost:.1f} evaluations of the generator for each sample"
+        print(f"{sampler}: {cost}", file=sys.stderr)
     write_samples(x, out)
     print(out)
 

@@ -72,7 +72,7 @@ def check_labels(config: RunConfig, data: ImageSet | Density) -> None:
         return
     if not isinstance(data, ImageSet) or data.labels is None:
         raise DataError(f"model.classes = {classes}: this data has no labels; leave model.classes out.")
-    if int(data.labels.max()) >= classes:
+    if int(data.labels.max()) + 1 != classes:
         raise DataError(f"model.classes = {classes}: {data.name} has labels up to {int(data.labels.max())}.")
 
 

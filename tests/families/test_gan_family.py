@@ -22,6 +22,7 @@ from pushforward.families.gan import augment, losses, terms
 from pushforward.families.gan.augment import Look, View
 from pushforward.families.gan.context import Context
 from pushforward.families.gan.model import ANCHOR_DECAY, GAN
+from pushforward.families.gan.sampling import SAMPLERS
 from pushforward.families.gan.terms import Term
 from pushforward.families.gan.unroll import unrolled
 from pushforward.model import Batch
@@ -543,6 +544,10 @@ def test_any_objective_with_any_term_and_any_prior_trains(objective: str, name: 
     ids=lambda o: "+".join(o),
 )
 def test_any_objective_with_any_trick_trains(objective: str, options: dict) -> None:
+    if options.get("views") == ["ada"] and objective in ("wasserstein", "relativistic"):
+        with pytest.raises(ConfigError, match="no level at which it is undecided"):
+            build.resolve(config(objective=objective, **options))
+        return
     weights = weights_after(config(objective=objective, **options), steps=20)
     assert all(torch.isfinite(w).all() for w in weights.values())
 
@@ -573,6 +578,11 @@ def test_what_does_not_fit_is_refused_when_built() -> None:
     unrolled_norm = {"unroll_steps": 1, "discriminator": {"name": "mlp", "hidden": [8], "norm": "batch"}}
     with pytest.raises(ConfigError, match="batch norm"):
         build.build_model(build.resolve(config(**unrolled_norm)), (1, 8, 8))
+    norm = {"discriminator": {"name": "mlp", "hidden": [8], "norm": "batch"}, "terms": [{"name": "r1"}]}
+    with pytest.raises(ConfigError, match="no slope of one sample"):
+        build.build_model(build.resolve(config(**norm)), (1, 8, 8))
+    with pytest.raises(ConfigError, match="until"):
+        build.resolve(config(views=[{"name": "instance-noise", "until": 0}]))
     with pytest.raises(ConfigError, match="no multiple"):
         build.build_model(build.resolve(config(pack=3)), (1, 8, 8))
     for options in ({"views": ["ada"]}, {"terms": [{"name": "consistency-real"}]}):
@@ -595,6 +605,55 @@ def test_what_does_not_fit_is_refused_when_built() -> None:
 def test_stateful_parts_resume_bit_equal(tmp_path: Path, options: dict) -> None:
     make: Callable[[], Trainer] = lambda: trainer_of(config(**options))  # noqa: E731
     check_resumes_bit_equal(make, tmp_path)
+
+
+def test_only_the_discriminators_move_turns_the_power_iteration_and_once() -> None:
+    """Spectral norm: terms that look again at D, and the generator's move, leave its vectors as they are."""
+    settings = {"discriminator": {"name": "mlp", "hidden": [8], "norm": "spectral"}}
+    extra = [{"name": "consistency-real"}, {"name": "latent-consistency"}]
+    moved = []
+    for listed in ([], extra):
+        model = build.build_model(build.resolve(config(terms=listed, **settings)), (1, 8, 8))
+        assert isinstance(model, GAN)
+        images = Batch(
+            torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(3)),
+            None,
+            0,
+            SampleStream(1, torch.arange(4)),
+        )
+        model.discriminator_loss(images)
+        moved.append({k: v.clone() for k, v in model.discriminator.named_buffers()})
+        model.generator_loss(images)
+        assert all(torch.equal(v, moved[-1][k]) for k, v in model.discriminator.named_buffers())
+    assert moved[0]
+    assert all(torch.equal(moved[0][k], moved[1][k]) for k in moved[0])
+
+
+def test_ada_steers_by_the_level_at_which_the_objective_is_undecided() -> None:
+    """D = 1/2 everywhere knows nothing under least squares: no sign, so the probability falls towards 0."""
+    model = build.build_model(build.resolve(config(objective="least-squares", views=["ada"])), (1, 8, 8))
+    assert isinstance(model, GAN)
+    with torch.no_grad():
+        for p in model.discriminator.parameters():
+            p.zero_()
+        model.discriminator.head.bias.fill_(0.5)  # type: ignore[union-attr, operator]
+    images = Batch(torch.rand(4, 1, 8, 8), None, 0, SampleStream(1, torch.arange(4)))
+    assert model.discriminator_loss(images)["real_sign"].abs().max() == 0
+
+
+@pytest.mark.parametrize("options", [{"pack": 2}, {"classes": 3}])
+def test_ddls_refuses_what_it_would_sample_wrongly(options: dict) -> None:
+    model = build.build_model(build.resolve(config(**options)), (1, 8, 8))
+    assert isinstance(model, GAN)
+    with pytest.raises(NotSupported, match="unconditional"):
+        SAMPLERS["ddls"](model, 4, lambda x: x)
+
+
+@pytest.mark.parametrize("settings", [{"steps": 0}, {"step_size": -0.1}, {"step_size": 1e300}])
+def test_ddls_refuses_settings_with_which_nothing_walks(settings: dict) -> None:
+    model = build.build_model(build.resolve(config()), (1, 8, 8))
+    with pytest.raises(ValueError, match="step"):
+        SAMPLERS["ddls"](model, 4, lambda x: x, **settings)
 
 
 def test_an_unconditional_gan_refuses_labels() -> None:

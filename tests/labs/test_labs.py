@@ -13,7 +13,7 @@ from pushforward import labs
 from pushforward.data.fetch import load
 from pushforward.data.images import ImageSet
 from pushforward.data.toy import Ring
-from pushforward.errors import ConfigError, NotSupported
+from pushforward.errors import ConfigError, DataError, NotSupported
 from pushforward.labs.collapse import better, covered, one
 from pushforward.labs.corruption import _finding, steps_back
 from pushforward.labs.stacked import joint, judged
@@ -141,3 +141,14 @@ def test_a_collapse_run_is_kept_until_its_recipe_changes(tmp_path: Path) -> None
     assert file.stat().st_mtime_ns == before
     one("gan/toy-r3gan", "ring-8", 0, 4, tmp_path)
     assert file.stat().st_mtime_ns > before
+
+
+@pytest.mark.parametrize("name", ["collapse", "stacked"])
+def test_a_recipe_named_twice_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match="each once"):
+        labs.run_lab(name, tmp_path, quiet=True, recipes="gan/toy,gan/toy")
+
+
+def test_the_collapse_lab_is_for_the_plane(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="in the plane"):
+        labs.run_lab("collapse", tmp_path, quiet=True, data="mixture-1d")

@@ -73,7 +73,7 @@ def options_of(
             raise ConfigError(
                 f"unknown key '{where}.{key}': {nearest(key, parameters) if parameters else 'it has no options'}"
             )
-    hints = typing.get_type_hints(factory.__init__ if inspect.isclass(factory) else factory)
+    hints = typing.get_type_hints(factory.__init__ if inspect.isclass(factory) else factory, include_extras=True)
     resolved = {}
     for name, parameter in parameters.items():
         if name not in given:

@@ -171,7 +171,7 @@ def resolve(table: Table) -> tuple[Table, tuple[str, ...]]:
     for key, good, said in _LIMITS:
         if scalars[key] is not None and not good(scalars[key]):
             raise ConfigError(f"model.{key} = {scalars[key]}: must be {said}.")
-    _refuse_senseless(lists["terms"], lists["views"], scalars)
+    _refuse_senseless(parts["objective"], lists["terms"], lists["views"], scalars)
     return {**parts, **lists, **scalars}, ("discriminator", "generator")
 
 
@@ -188,9 +188,13 @@ _LIMITS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
 _SLOPES = frozenset({"slope", "real_slope", "fake_slope"})
 
 
-def _refuse_senseless(listed: list[Table], views: list[Table], scalars: Table) -> None:
+def _refuse_senseless(objective: Table, listed: list[Table], views: list[Table], scalars: Table) -> None:
     """Refuse parts that make no sense together, with the reason."""
     needs = {t["name"]: TERMS[t["name"]].needs for t in listed if t["name"] in TERMS}
+    if any(v["name"] == "ada" for v in views) and make(objective, OBJECTIVES, "model.objective").neutral is None:
+        raise ConfigError(
+            f"model.views: ada with the objective {objective['name']}: it steers by the sign of D on data, and here D has no level at which it is undecided. Leave one out."
+        )
     for name, needed in needs.items():
         if scalars["pack"] > 1 and needed & _SLOPES:
             raise ConfigError(
@@ -237,6 +241,11 @@ def build(table: Table, shape: tuple[int, ...], batch_size: int) -> GAN:
         raise ConfigError(
             'model.unroll_steps with batch norm in the discriminator: looking ahead would move its statistics. Set discriminator.norm = "none" or "spectral".'
         )
+    slopes = [t["name"] for t in table["terms"] if t["name"] in TERMS and TERMS[t["name"]].needs & _SLOPES]
+    if slopes and has_batch_norm(discriminator):
+        raise ConfigError(
+            f'the term {slopes[0]} with batch norm in the discriminator: each logit depends on the whole batch, so there is no slope of one sample. Set discriminator.norm = "none" or "spectral".'
+        )
     scalars = {k: v for k, v in table.items() if k not in (*_TABLES, *_LISTS, "family")}
     return GAN(
         generator=generator,
@@ -269,7 +278,14 @@ def _build_view(table: Table, shape: tuple[int, ...]) -> augment.View:
 
 
 def draw_with(
-    name: str, model: GenerativeModel, n: int, given: Sequence[str], *, real: Any = None, seed: int = 0
+    name: str,
+    model: GenerativeModel,
+    n: int,
+    given: Sequence[str],
+    *,
+    real: Any = None,
+    averaged: bool = True,
+    seed: int = 0,
 ) -> Drawn:
     """Samples by one of the samplers that a discriminator helps.
 
@@ -278,12 +294,13 @@ def draw_with(
         model: A trained GAN.
         n: How many.
         given: KEY=VALUE settings of the sampler.
-        real: Images to calibrate the logit on.
+        real: Images to calibrate the logit on, such that the model was not trained on.
+        averaged: The generator has averaged weights, which the discriminator was not trained against.
         seed: Of all draws.
 
     Raises:
         ConfigError: an unknown sampler or setting, or settings with which it finds nothing.
-        NotSupported: not a GAN, or one whose logit is no density ratio.
+        NotSupported: not a GAN, or one whose logit is no density ratio; a calibration that the sampler has no use for.
     """
     if name not in sampling.SAMPLERS:
         raise ConfigError(f"no sampler is called {name!r}: {nearest(name, sampling.SAMPLERS)}")
@@ -298,13 +315,19 @@ def draw_with(
             raise ConfigError(f"--set {pair}: a sampler's settings are numbers, as in percentile=80.") from None
     factory = sampling.SAMPLERS[name]
     options = options_of(factory, table, f"--set {name}", supplied={"seed"})
+    needs_ratio = name in ("drs", "mh", "top")
+    if real is not None and not needs_ratio:
+        raise NotSupported(f"--calibrate is for drs, mh and top; {name} takes the logit as it is.")
+    if real is None and averaged and name in ("drs", "mh"):
+        raise NotSupported(
+            f"{name} needs a density ratio, and the discriminator never faced the averaged generator that is sampled: add --calibrate."
+        )
     data = None
     if real is not None:
         if not isinstance(real, ImageSet):
             raise NotSupported("--calibrate needs a data set of images.")
         data = to_model(real.images[torch.randperm(len(real), generator=torch.Generator().manual_seed(0))[:2000]])
     try:
-        needs_ratio = name in ("drs", "mh", "top")
         ratio = sampling.log_ratio(model, real=data, seed=seed) if needs_ratio else (lambda x: x)
         return factory(model, n, ratio, **options, seed=seed)
     except ValueError as error:

@@ -79,6 +79,18 @@ def parse_settings(name: str, given: Sequence[str]) -> dict[str, Any]:
     return out
 
 
+def recipes_of(text: str) -> list[str]:
+    """Comma-separated recipes, each named once.
+
+    Raises:
+        ConfigError: none, or one twice.
+    """
+    names = [r.strip() for r in text.split(",") if r.strip()]
+    if not names or len(set(names)) < len(names):
+        raise ConfigError(f"recipes={text}: name at least one recipe, and each once.")
+    return names
+
+
 def run_lab(name: str, out: Path, *, quiet: bool = False, **settings: Any) -> list[Finding]:
     """Run a lab and keep its findings as lab.json and lab.md beside its figures.
 

@@ -37,7 +37,7 @@ from pushforward import build, runs
 from pushforward.config import dump, load_recipe
 from pushforward.data.toy import Mixture
 from pushforward.errors import ConfigError, DataError
-from pushforward.labs import Finding, Verdict
+from pushforward.labs import Finding, Verdict, recipes_of
 from pushforward.report.figures import COLOURS, STYLE, plt
 from pushforward.training.checkpoint import write_atomic
 
@@ -95,8 +95,10 @@ def one(recipe: str, data: str, seed: int, steps: int, kept: Path) -> Outcome:
     seconds = time.process_time() - start
     model = trainer.model.eval()
     last = covered(runs.sample(model, SAMPLES, seed=seed), density)
-    assert trainer.ema is not None
+    if trainer.ema is None:
+        raise ConfigError(f"{recipe} keeps no averaged weights (train.ema = false), which this lab judges; set one.")
     with trainer.ema.swapped_in():
+        model.settle()
         x = runs.sample(model, SAMPLES, seed=seed)
     torch.set_num_threads(threads)
     outcome = Outcome(covered(x, density), last, seconds, [[round(v, 3) for v in p] for p in x.tolist()])
@@ -127,9 +129,9 @@ def run(
         quiet: Show no progress.
     """
     density = runs.load_data(load_recipe("gan/toy", data=data))
-    if not isinstance(density, Mixture):
-        raise DataError(f"{data} is no mixture of Gaussians; there are ring-8 and grid-25.")
-    names = [r.strip() for r in recipes.split(",")]
+    if not isinstance(density, Mixture) or density.dim != 2:
+        raise DataError(f"{data} is no mixture of Gaussians in the plane; there are ring-8 and grid-25.")
+    names = recipes_of(recipes)
     if seeds < 2 or steps < 1 or jobs < 1:
         raise ConfigError("seeds must be at least 2, steps and jobs at least 1.")
     cells = [(r, s) for r in names for s in range(seeds)]
@@ -181,7 +183,7 @@ def _findings(found: dict[str, list[Outcome]], names: list[str], every: int) -> 
     verdict: Verdict = "supported" if lost > len(plain) / 2 else "not supported"
     findings = [
         Finding(
-            f"{names[0]} loses modes.",
+            f"{names[0]} does not find all modes.",
             verdict,
             f"On {lost} of {len(plain)} seeds; {np.mean(plain):.1f} of {every} on average.",
         )

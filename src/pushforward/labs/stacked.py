@@ -21,7 +21,7 @@ from pushforward import build, runs
 from pushforward.config import load_recipe
 from pushforward.data.images import ImageSet, save_grid, to_bytes
 from pushforward.errors import ConfigError, DataError
-from pushforward.labs import Finding, Verdict
+from pushforward.labs import Finding, Verdict, recipes_of
 from pushforward.metrics import mode_count, reverse_kl
 from pushforward.metrics.features import extractor
 from pushforward.training.checkpoint import write_atomic
@@ -73,7 +73,7 @@ def run(
         samples: Judged of each.
         quiet: Show no progress.
     """
-    names = [r.strip() for r in recipes.split(",")]
+    names = recipes_of(recipes)
     if seeds < 1 or cpu_seconds <= 0 or samples < 1:
         raise ConfigError("seeds, cpu_seconds and samples must be above 0.")
     rows = []
@@ -93,6 +93,10 @@ def run(
 def _one(recipe: str, data: str, seed: int, budget: float, samples: int, out: Path) -> dict[str, object]:
     """Train and judge one generator, or read what an earlier call kept."""
     config = build.resolve(load_recipe(recipe, [f"train.seed={seed}"], data=data))
+    if config.train.ema is None or runs.changing(config.train):
+        raise ConfigError(
+            f"{recipe}: this lab trains for a time and judges averaged weights; train.ema must be set, train.schedule constant."
+        )
     about = {"config": config.model_dump(mode="json", exclude={"expect"}), "budget": budget, "samples": samples}
     file = out / "cells" / f"{recipe.replace('/', '-')}-{seed}.json"
     if file.exists():

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from pushforward.randomness import SampleStream
@@ -117,7 +118,9 @@ def ada(
     return x
 
 
-def instance_noise(x: Tensor, look: Look, *, sd: float = 0.1, until: int = 5000) -> Tensor:
+def instance_noise(
+    x: Tensor, look: Look, *, sd: Annotated[float, Field(gt=0)] = 0.1, until: Annotated[int, Field(ge=1)] = 5000
+) -> Tensor:
     """Gaussian noise on all inputs, falling linearly to nothing: both distributions overlap from the start.
 
     Args:

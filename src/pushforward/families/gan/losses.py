@@ -21,12 +21,14 @@ class Objective:
         generator: fake_logits (B,) -> (B,), or with `paired` (real_logits, fake_logits) -> (B,).
         paired: The generator's loss looks at real logits too.
         calibrated: At the optimum the logit is log p_data / p_model, so density ratios may be read off it.
+        neutral: The logit of a discriminator that is undecided; None where only differences of logits mean something.
     """
 
     discriminator: Callable[[Tensor, Tensor], Tensor]
     generator: Callable[..., Tensor]
     paired: bool = False
     calibrated: bool = False
+    neutral: float | None = 0.0
 
 
 def _cross_entropy(real: Tensor, fake: Tensor) -> Tensor:
@@ -64,6 +66,7 @@ def least_squares(*, a: float = 0.0, b: float = 1.0, c: float = 1.0, factor: flo
     return Objective(
         lambda real, fake: factor * ((real - b).square() + (fake - a).square()),
         lambda fake: factor * (fake - c).square(),
+        neutral=(a + b) / 2,
     )
 
 
@@ -72,7 +75,7 @@ def wasserstein() -> Objective:
 
     Reference: Arjovsky, Chintala, Bottou 2017, algorithm 1, arXiv 1701.07875.
     """
-    return Objective(lambda real, fake: fake - real, lambda fake: -fake)
+    return Objective(lambda real, fake: fake - real, lambda fake: -fake, neutral=None)
 
 
 def hinge() -> Objective:
@@ -89,5 +92,8 @@ def relativistic() -> Objective:
     Reference: Jolicoeur-Martineau 2018, arXiv 1807.00734 (paired form); Huang et al. 2024, arXiv 2501.05441.
     """
     return Objective(
-        lambda real, fake: F.softplus(fake - real), lambda real, fake: F.softplus(real - fake), paired=True
+        lambda real, fake: F.softplus(fake - real),
+        lambda real, fake: F.softplus(real - fake),
+        paired=True,
+        neutral=None,
     )

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.nn.utils.parametrizations import _SpectralNorm
 
 from pushforward.errors import NotSupported
 from pushforward.families.gan.augment import View, ada
@@ -35,6 +37,19 @@ def frozen(module: nn.Module) -> Iterator[None]:
     finally:
         for p in moving:
             p.requires_grad_(True)
+
+
+@contextmanager
+def steady(module: nn.Module) -> Iterator[None]:
+    """The power iterations of spectral norm stand still inside: they are a part of the discriminator's own moves."""
+    iterating = [m for m in module.modules() if isinstance(m, _SpectralNorm) and m.training]
+    for m in iterating:
+        m.eval()
+    try:
+        yield
+    finally:
+        for m in iterating:
+            m.train()
 
 
 class GAN(GenerativeModel):
@@ -136,6 +151,10 @@ class GAN(GenerativeModel):
 
     def discriminator_loss(self, batch: Batch) -> Terms:
         """Terms of D's move."""
+        with parametrize.cached():  # one power iteration of spectral norm a move, however often D looks
+            return self._discriminator_terms(batch)
+
+    def _discriminator_terms(self, batch: Batch) -> Terms:
         due = self._due("discriminator", batch.step)
         context = Context(self, batch, "discriminator", needs=frozenset().union(*(t.needs for t in due)))
         real, fake = context.real_logits, context.fake_logits
@@ -143,7 +162,7 @@ class GAN(GenerativeModel):
             self._handed = context.made
         logged = {"real_logit": real.detach(), "fake_logit": fake.detach(), "overlap": (fake > real).float()}
         if self._adaptive:
-            logged["real_sign"] = real.detach().sign()
+            logged["real_sign"] = (real.detach() - (self.objective.neutral or 0.0)).sign()
         return {"adversarial": self.objective.discriminator(real, fake), **logged} | {
             t.name: t.function(context, **t.options) for t in due
         }
@@ -155,14 +174,15 @@ class GAN(GenerativeModel):
         context = Context(self, batch, "generator", fake=handed)
         if self.unroll_steps:
             made = context.made
-            end = unrolled(
-                dict(self.discriminator.named_parameters()),
-                lambda parameters: self._look_ahead(batch, made, parameters),
-                steps=self.unroll_steps,
-                rate=self.unroll_rate,
-            )
+            with steady(self.discriminator):
+                end = unrolled(
+                    dict(self.discriminator.named_parameters()),
+                    lambda parameters: self._look_ahead(batch, made, parameters),
+                    steps=self.unroll_steps,
+                    rate=self.unroll_rate,
+                )
             context = Context(self, batch, "generator", fake=made, parameters=end)
-        with frozen(self.discriminator):
+        with frozen(self.discriminator), steady(self.discriminator):
             fake = context.fake_logits
             logits = (context.real_logits, fake) if self.objective.paired else (fake,)
             return {"adversarial": self.objective.generator(*logits)} | {

@@ -14,6 +14,7 @@ from torch import Tensor
 from pushforward.errors import NotSupported
 from pushforward.families.gan.model import GAN
 from pushforward.model import Batch
+from pushforward.networks.wrappers import Packed
 from pushforward.priors import Normal
 from pushforward.randomness import SampleStream, derive_seed
 from pushforward.samplers.langevin import sample_langevin
@@ -44,10 +45,7 @@ def log_ratio(gan: GAN, *, real: Tensor | None = None, fakes: int = 2000, seed: 
     Raises:
         NotSupported: a conditional or packed model; an uncalibrated objective and no data to calibrate on.
     """
-    if gan.classes is not None or type(gan.discriminator).__name__ == "Packed":
-        raise NotSupported(
-            "sampling with the discriminator's help is for unconditional models that judge one sample at a time."
-        )
+    _refuse_unsuited(gan)
     if real is None:
         if not gan.objective.calibrated:
             raise NotSupported(
@@ -57,6 +55,13 @@ def log_ratio(gan: GAN, *, real: Tensor | None = None, fakes: int = 2000, seed: 
     made = gan.sample(fakes, generator=SampleStream(derive_seed(seed, "calibrate"), torch.arange(fakes)))
     found: Calibration = calibrate(logits_of(gan, real), logits_of(gan, made))
     return lambda x: found(logits_of(gan, x))
+
+
+def _refuse_unsuited(gan: GAN) -> None:
+    if gan.classes is not None or isinstance(gan.discriminator, Packed):
+        raise NotSupported(
+            "sampling with the discriminator's help is for unconditional models that judge one sample at a time."
+        )
 
 
 def proposals(gan: GAN, ratio: Callable[[Tensor], Tensor]) -> Propose:
@@ -75,6 +80,7 @@ def drs(
     ratio: Callable[[Tensor], Tensor],
     *,
     percentile: float = 95.0,
+    gamma: float | None = None,
     burn_in: int = 10_000,
     seed: int = 0,
 ) -> Drawn:
@@ -82,9 +88,18 @@ def drs(
 
     Args:
         percentile: Of F in each batch that gamma is set to; larger keeps fewer.
+        gamma: A fixed one in its place; 0 is exact rejection sampling, if the ratio is right.
         burn_in: Proposals that estimate the largest ratio.
     """
-    return rejection(proposals(gan, ratio), n, percentile=percentile, burn_in=burn_in, seed=seed)
+    fixed = gamma is not None
+    return rejection(
+        proposals(gan, ratio),
+        n,
+        percentile=None if fixed else percentile,
+        gamma=gamma or 0.0,
+        burn_in=burn_in,
+        seed=seed,
+    )
 
 
 def mh(gan: GAN, n: int, ratio: Callable[[Tensor], Tensor], *, steps: int = 100, seed: int = 0) -> Drawn:
@@ -115,9 +130,13 @@ def ddls(
         step_size: Of a move.
 
     Raises:
-        NotSupported: a prior whose density has no slope.
+        NotSupported: a prior whose density has no slope; a conditional or packed model; an uncalibrated objective.
+        ValueError: settings with which no chain can walk, or one that left the finite numbers.
     """
     del ratio  # the slope goes through the discriminator itself
+    _refuse_unsuited(gan)
+    if steps < 1 or not 0 < step_size < math.inf:
+        raise ValueError(f"steps = {steps} and step_size = {step_size}: must be at least 1, and above 0 and finite.")
     if not gan.objective.calibrated:
         raise NotSupported("ddls follows the slope of a calibrated logit; use a cross-entropy objective.")
     stream = SampleStream(derive_seed(seed, "ddls"), torch.arange(n))
@@ -135,6 +154,8 @@ def ddls(
         z = sample_langevin(energy, z, steps=steps, step_size=step_size, generator=stream)
     finally:
         gan.train(training)
+    if not torch.isfinite(z).all():
+        raise ValueError(f"some chains left the finite numbers; take a smaller step_size than {step_size}.")
     return Drawn(gan.decode(z), n * (steps + 1), 1.0)
 
 
