@@ -14,7 +14,7 @@ from pushforward.errors import CheckpointError, ConfigError
 from pushforward.training.checkpoint import write_atomic
 
 FILE = "compare.json"
-FRAMES = 30  # pictures of each run as it goes on
+FRAMES, FEWEST = 30, 20  # pictures of each run as it goes on, and steps between them at least
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class Entry:
         changed = {
             "seed": seed,
             "steps": steps,
-            "sample_every": max(1, steps // FRAMES),
-            "checkpoint_every": max(1, steps // 10),
+            "sample_every": max(FEWEST, steps // FRAMES),
+            "checkpoint_every": max(5 * FEWEST, steps // 10),
             "log_every": max(1, min(config.train.log_every, steps // 100)),
         }
         return config.model_copy(update={"train": config.train.model_copy(update=changed)})

@@ -155,7 +155,7 @@ def classes(results: list[dict[str, Any]]) -> str:
         ax.axhline(100 / count, ls="--", lw=1, color=_INK)
         ax.set(xticks=range(count), xlabel="class, as the digit encoder sees it", ylabel="share of samples (%)")
         ax.grid(axis="x", visible=False)
-        ax.legend(fontsize=8, ncols=len(results))
+        ax.legend(fontsize=8, ncols=min(4, len(results)), loc="lower center", bbox_to_anchor=(0.5, 1.0))
         return to_svg(figure)
 
 
