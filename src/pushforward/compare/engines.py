@@ -68,6 +68,8 @@ def on_ray(out: Path, plan: Plan, cells: Sequence[Cell], *, address: str | None,
         raise NotSupported("--engine ray needs the package ray: pip install 'pushforward[cluster]'.")
     import ray
 
+    if address is None:  # Ray makes its workers nice by 15, so that any other work on this machine starves them
+        os.environ.setdefault("RAY_worker_niceness", "0")
     started = not ray.is_initialized()
     if started:
         ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
