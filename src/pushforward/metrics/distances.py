@@ -158,9 +158,8 @@ def block(a: Points, rows: slice, b: Points, columns: slice) -> tuple[Tensor, Te
 
 def exact(a: Points, i: Tensor, b: Points, j: Tensor) -> Tensor:
     """Squared distances in float64 of points i to their points j, (n,) and (n, k) to (n, k)."""
+    found = torch.empty(j.shape, dtype=torch.float64)  # at once: small results among large temporaries would scatter memory
     size = max(1, 400_000 // (a.given.shape[1] * j.shape[1]))
-    parts = [
-        ((b.given[q].double() - a.given[p].double()[:, None]) * a.scale).square_().sum(dim=-1)
-        for p, q in zip(i.split(size), j.split(size), strict=True)
-    ]
-    return torch.cat(parts) if parts else torch.empty(j.shape, dtype=torch.float64)
+    for p, q, out in zip(i.split(size), j.split(size), found.split(size), strict=True):
+        torch.sum(((b.given[q].double() - a.given[p].double()[:, None]) * a.scale).square_(), dim=-1, out=out)
+    return found
