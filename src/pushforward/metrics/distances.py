@@ -70,16 +70,26 @@ class Points:
         self.scale = scale
         d = x.shape[1]
         self.limbs = limbs and _WIDE <= d <= 1 << 16 and limbs_pay()
-        self.parts: list[_Prepared] | None = [] if x.numel() * (2 if self.limbs else 4) <= KEPT else None
+        self.whole = self._room() if x.numel() * (2 if self.limbs else 4) <= KEPT else None
         self.last: tuple[int, _Prepared] | None = None  # one block is asked for many times in turn
-        facts = []
-        for start in range(0, len(x), BLOCK):
-            floats = self._floats(slice(start, start + BLOCK))
+        self.norms, self.errors = torch.empty(len(x)), torch.empty(len(x), 3)
+        for rows in slices(len(x)):
+            floats = self._floats(rows)
             part = self._prepare(floats)
-            if self.parts is not None:
-                self.parts.append(part)
-            facts.append(self._facts(floats, part))
-        self.norms, self.errors = (torch.cat(f) for f in zip(*facts, strict=True))
+            if self.whole is not None:
+                for room, found in zip(self.whole, part, strict=True):
+                    if room is not None:
+                        room[rows] = found
+            self.norms[rows], self.errors[rows] = self._facts(floats, part)
+
+    def _room(self) -> _Prepared:
+        """For all rows at once: small pieces that stay, made between large ones that go, would scatter memory."""
+        n, d = self.given.shape
+        if not self.limbs:
+            return _Prepared(torch.empty(n, d), None, None, None)
+        return _Prepared(
+            None, torch.empty(n, d, dtype=torch.int8), torch.empty(n, d, dtype=torch.int8), torch.empty(n)
+        )
 
     def __len__(self) -> int:
         return len(self.given)
@@ -107,8 +117,8 @@ class Points:
 
     def prepared(self, rows: slice) -> _Prepared:
         """One block of rows: `rows` starts at a multiple of BLOCK."""
-        if self.parts is not None:
-            return self.parts[rows.start // BLOCK]
+        if self.whole is not None:
+            return _Prepared(*(None if part is None else part[rows] for part in self.whole))
         if self.last is None or self.last[0] != rows.start:
             self.last = rows.start, self._prepare(self._floats(rows))
         return self.last[1]
@@ -158,7 +168,7 @@ def block(a: Points, rows: slice, b: Points, columns: slice) -> tuple[Tensor, Te
 
 def exact(a: Points, i: Tensor, b: Points, j: Tensor) -> Tensor:
     """Squared distances in float64 of points i to their points j, (n,) and (n, k) to (n, k)."""
-    found = torch.empty(j.shape, dtype=torch.float64)  # at once: small results among large temporaries would scatter memory
+    found = torch.empty(j.shape, dtype=torch.float64)  # at once: see `_room`
     size = max(1, 400_000 // (a.given.shape[1] * j.shape[1]))
     for p, q, out in zip(i.split(size), j.split(size), found.split(size), strict=True):
         torch.sum(((b.given[q].double() - a.given[p].double()[:, None]) * a.scale).square_(), dim=-1, out=out)
