@@ -14,14 +14,14 @@ from typing import Any
 
 import torch
 
-from pushforward.build import gan
+from pushforward.build import diffusion, gan
 from pushforward.build.components import find, options_of
 from pushforward.config import RunConfig
 from pushforward.errors import ConfigError, nearest
 from pushforward.model import GenerativeModel
 from pushforward.training import optimisers
 
-FAMILIES: Mapping[str, ModuleType] = {"gan": gan}
+FAMILIES: Mapping[str, ModuleType] = {"gan": gan, "diffusion": diffusion}
 """Each has `resolve(table) -> (table, phases)` and `build(table, shape, batch_size) -> model`."""
 OPTIMISERS: Mapping[str, Callable[..., Any]] = {
     "adam": optimisers.adam,

@@ -78,7 +78,7 @@ class Points:
             part = self._prepare(floats)
             if self.whole is not None:
                 for room, found in zip(self.whole, part, strict=True):
-                    if room is not None:
+                    if room is not None and found is not None:
                         room[rows] = found
             self.norms[rows], self.errors[rows] = self._facts(floats, part)
 
@@ -87,9 +87,7 @@ class Points:
         n, d = self.given.shape
         if not self.limbs:
             return _Prepared(torch.empty(n, d), None, None, None)
-        return _Prepared(
-            None, torch.empty(n, d, dtype=torch.int8), torch.empty(n, d, dtype=torch.int8), torch.empty(n)
-        )
+        return _Prepared(None, torch.empty(n, d, dtype=torch.int8), torch.empty(n, d, dtype=torch.int8), torch.empty(n))
 
     def __len__(self) -> int:
         return len(self.given)
