@@ -342,8 +342,8 @@ def unipc(
     r"""UniPC: a multistep predictor, and a corrector that re-uses the evaluation which the next step needs anyway.
 
     D is a polynomial in lambda through the known levels (the predictor) and the new one too (the corrector), and the integral of
-    e^lambda times it is exact, which is UniPC with all of its order conditions solved. One evaluation a step;
-    the error falls with the step to the power order + 1.
+    e^lambda times it is exact, which is UniPC with all of its order conditions solved. One evaluation a step.
+    Its error falls with the step to the power order + 1, at most 3: the first steps have no past, so that higher orders only lower the constant.
 
     Args:
         denoiser: Any.
