@@ -110,7 +110,8 @@ def train(
 `pushforward sample runs/lsgan -n 64 --out grid.png`\n\n
 `pushforward sample runs/lsgan -n 10000 --out samples.npz --seed 1`\n\n
 `pushforward sample runs/lsgan -n 1000 --out folder/`\n\n
-`pushforward sample runs/dcgan --sampler drs --calibrate --set percentile=80`"""
+`pushforward sample runs/dcgan --sampler drs --calibrate --set percentile=80`\n\n
+`pushforward sample runs/edm --sampler unipc --set steps=8 --set guidance=2`"""
 )
 def sample(
     run: Annotated[Path, typer.Argument(help="A run's folder.")],
@@ -126,7 +127,9 @@ def sample(
     label: Annotated[int | None, typer.Option(min=0, help="A class, of a run that was trained with labels.")] = None,
     sampler: Annotated[
         str | None,
-        typer.Option(help="With the discriminator's help: drs, mh, top, ddls or truncated; says what it cost."),
+        typer.Option(
+            help="Of a GAN, with the discriminator's help: drs, mh, top, ddls or truncated; says what it cost. Of a diffusion model, its solver: ddpm, ddim, euler, heun, dpmpp-2m, dpmpp-sde, unipc or renoise."
+        ),
     ] = None,
     calibrate: Annotated[
         bool,
@@ -142,6 +145,13 @@ def sample(
     from pushforward.errors import ConfigError
 
     loaded = runs.load_run(run)
+    if loaded.config.model["family"] == "diffusion" and (sampler is not None or settings):
+        from pushforward.build.diffusion import change_sampler
+
+        if calibrate:
+            raise ConfigError("--calibrate is for the samplers of GANs. Leave it out.")
+        change_sampler(loaded.model, sampler, settings or [])
+        sampler, settings = None, None
     if sampler is None:
         if calibrate or settings:
             raise ConfigError("--calibrate and --set belong to --sampler; name one: drs, mh, top, ddls, truncated.")

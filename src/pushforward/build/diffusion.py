@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
+
 from pushforward.build.components import component, make, options_of
-from pushforward.config import Table
-from pushforward.errors import ConfigError, nearest
+from pushforward.config import Table, override
+from pushforward.errors import ConfigError, NotSupported, nearest
 from pushforward.families.diffusion import schedules
-from pushforward.families.diffusion.denoisers import NetworkDenoiser
+from pushforward.families.diffusion.denoisers import EmpiricalDenoiser, NetworkDenoiser
 from pushforward.families.diffusion.guidance import ClassifierFree
 from pushforward.families.diffusion.model import Diffusion, Sampler
-from pushforward.families.diffusion.solvers import SOLVERS
+from pushforward.families.diffusion.solvers import SOLVERS, final
+from pushforward.model import GenerativeModel
 from pushforward.networks import unet
 
 NETWORKS: Mapping[str, Callable[..., Any]] = {"unet": unet.UNet, "mlp": unet.MLPDenoiserNetwork}
@@ -123,10 +126,44 @@ def make_sampler(table: Table, where: str = "model.sampler") -> Sampler:
             grid_options={k: v for k, v in table.items() if k in grid},
             guidance_options={k.removeprefix("guidance_"): v for k, v in table.items() if k.startswith("guidance_")},
         )
-        entry.grid(schedules.VP(), sampler.steps if sampler.steps is not None else entry.steps, **sampler.grid_options)
+        times = entry.grid(
+            schedules.VP(), sampler.steps if sampler.steps is not None else entry.steps, **sampler.grid_options
+        )
+        point = EmpiricalDenoiser(
+            torch.zeros(1, 1), schedules.VP()
+        )  # two steps, so that a solver refuses its options now
+        final(entry.solve(point, torch.zeros(1, 1), times[:3], **sampler.solver_options))
     except (ValueError, TypeError) as error:
         raise ConfigError(f"{where}: {error}.") from error
     return sampler
+
+
+def change_sampler(model: GenerativeModel, name: str | None, settings: Sequence[str]) -> None:
+    """Give a trained model another sampler.
+
+    Args:
+        model: A diffusion model.
+        name: Of a solver; the model's own when None. Guidance and clipping are kept, the rest only if the solver stays.
+        settings: KEY=VALUE, as under [model.sampler].
+
+    Raises:
+        ConfigError: an unknown solver or setting, or guidance of a model that was not trained for it.
+        NotSupported: not a diffusion model.
+    """
+    if not isinstance(model, Diffusion):
+        raise NotSupported("this is no diffusion model: it has no solver to choose.")
+    now = model.sampler
+    kept: Table = {"guidance": now.guidance, "clip": now.clip}
+    kept |= {f"guidance_{k}": v for k, v in now.guidance_options.items()}
+    if name in (None, now.solver):
+        kept |= {"steps": now.steps, **now.grid_options, **now.solver_options}
+    table = override({**kept, "solver": name or now.solver}, settings)
+    sampler = make_sampler(sampler_table(table, "--set"), "--set")
+    if sampler.guidance != 1 and (model.classes is None or not model.label_dropout):
+        raise ConfigError(
+            f"--set guidance={sampler.guidance}: guidance needs a model that was trained with classes and a label_dropout above 0."
+        )
+    model.sampler = sampler
 
 
 def build(table: Table, shape: tuple[int, ...], batch_size: int) -> Diffusion:

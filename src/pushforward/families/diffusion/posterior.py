@@ -17,6 +17,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from pushforward.errors import NotSupported
 from pushforward.families.diffusion.denoisers import Denoiser
 from pushforward.families.diffusion.operators import LinearOperator, Mask, Operator
 from pushforward.families.diffusion.schedules import log_snr_grid, uniform_grid
@@ -334,3 +335,49 @@ METHODS: Mapping[str, MethodEntry] = {
     "ddrm": MethodEntry(None, ddrm, uniform_grid, 20),
     "repaint": MethodEntry(None, repaint, uniform_grid, 250, needs_noise=False),
 }
+
+
+def sample_posterior(
+    method: str,
+    denoiser: Denoiser,
+    operator: Operator,
+    y: Tensor,
+    x: Tensor,
+    grid: Tensor,
+    *,
+    noise: float = 0.0,
+    generator: Generator | None = None,
+    **options: object,
+) -> Iterator[Step]:
+    """Draw from p(x_0 | y) by a method's own solver.
+
+    Args:
+        method: In `METHODS`.
+        denoiser: Of the prior.
+        operator: A; linear for all methods but DPS, a mask for RePaint.
+        y: What was measured.
+        x: Noise at the grid's first level.
+        grid: Falling times.
+        noise: Standard deviation of the measurement's noise.
+        generator: Of fresh noise.
+        options: Of the method and of its solver.
+
+    Raises:
+        NotSupported: an operator that the method cannot use.
+        TypeError: an unknown option.
+    """
+    entry = METHODS[method]
+    if entry.linear and not isinstance(operator, LinearOperator):
+        raise NotSupported(f"{method} needs a linear operator; dps takes any.")
+    if method == "repaint" and not isinstance(operator, Mask):
+        raise NotSupported("repaint is for inpainting; ddrm, diffpir, pigdm, mmps and dps take any linear operator.")
+    known = {"noise": noise} if entry.needs_noise else {}
+    if entry.wrap is None:
+        return entry.solve(denoiser, x, grid, operator=operator, y=y, generator=generator, **known, **options)
+    of_solver = {k: v for k, v in options.items() if k in entry.solver_options}
+    of_method = {k: v for k, v in options.items() if k not in entry.solver_options}
+    if method == "dps":
+        known["grid"] = grid  # type: ignore[assignment]
+    return entry.solve(
+        entry.wrap(denoiser, operator, y, **known, **of_method), x, grid, generator=generator, **of_solver
+    )
