@@ -356,12 +356,15 @@ def compare(
         print(f"\nstopped; {out} is whole. Go on with the same command and --resume.", file=sys.stderr)
         raise typer.Exit(130) from None
     text = (out / "table.md").read_text(encoding="utf8")
-    Console(width=None if sys.stdout.isatty() else 160).print(Markdown(text) if sys.stdout.isatty() else text)
+    if sys.stdout.isatty():
+        Console().print(Markdown(text))
+    else:
+        print(text)
     print(out / "index.html")
     failed = sum(len(row.failed) for row in found.rows)
     if failed:
         print(
-            f"{failed} of {len(found.rows) * seeds} runs failed; the table says why. --resume tries them again.",
+            f"{failed} of {failed + sum(len(row.seeds) for row in found.rows)} runs failed; the table says why. --resume tries them again.",
             file=sys.stderr,
         )
         raise typer.Exit(1)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import platform
+import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -222,7 +224,11 @@ def _loop(config: RunConfig, out: Path, data: ImageSet | Density, trainer: Train
                     found = signs(x, data, config.data.name) if step > 1 else {}
                 if log is not None and (step % t.log_every == 0 or last or found):
                     row = meter.read() | found
-                    whole = {"step": step, "images": step * t.batch_size, "elapsed": round(trainer.seconds, 3), **row}
+                    cost = {
+                        "elapsed": round(trainer.seconds, 3),
+                        "peak_memory_mb": round(_peak_memory(trainer.accelerator.device)),
+                    }
+                    whole = {"step": step, "images": step * t.batch_size, **cost, **row}
                     log.write(whole)
                     watch.look(whole)
                     if t.tracker is not None:
@@ -334,6 +340,19 @@ def spread(n: int, count: int) -> Tensor:
     return index[torch.randperm(len(index), generator=torch.Generator().manual_seed(0))]
 
 
+def command_line() -> str:
+    """What was typed, such that a shell reads it again."""
+    program = Path(sys.argv[0]).name
+    return shlex.join(["pushforward" if program in ("pushforward", "__main__.py") else program, *sys.argv[1:]])
+
+
+def _peak_memory(device: torch.device) -> float:
+    """Of this process so far, in MB: the device's where there is one, else the resident set."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
 def environment(data: ImageSet | Density, model: GenerativeModel, accelerator: Accelerator) -> dict[str, Any]:
     """What a run was made with."""
     versions = {}
@@ -355,7 +374,7 @@ def environment(data: ImageSet | Density, model: GenerativeModel, accelerator: A
     except (OSError, subprocess.SubprocessError):
         commit = "unknown"
     return {
-        "command": " ".join(sys.argv),
+        "command": command_line(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "versions": versions,

@@ -6,11 +6,15 @@ table as table.json, .md, .tex and .csv and index.html. Killing it at any instan
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,15 +23,16 @@ from pushforward import runs
 from pushforward.build import resolve
 from pushforward.compare import engines, table
 from pushforward.compare.budget import Budget, parse_budget, steps_for
-from pushforward.compare.plan import FILE, Entry, Plan, goes_on
+from pushforward.compare.plan import FILE, Entry, Plan, cell_file, goes_on
 from pushforward.compare.progress import Board
 from pushforward.config import DataConfig, dump, load_recipe
 from pushforward.config import parse as parse_config
 from pushforward.config import read as read_config
-from pushforward.errors import ConfigError
+from pushforward.errors import CheckpointError, ConfigError
 from pushforward.evaluation import Judge, reference
 from pushforward.report.comparison import write_page
 from pushforward.training.checkpoint import write_atomic
+from pushforward.training.trainer import Trainer
 
 
 def compare(
@@ -85,18 +90,21 @@ def compare(
         raise ConfigError("--address is of a Ray cluster; add --engine ray.")
     if not recipes or seeds < 1 or (jobs is not None and jobs < 1) or (threads is not None and threads < 1):
         raise ConfigError("name at least one recipe; seeds, jobs and threads are at least 1.")
-    if out.exists() and any(out.iterdir()) and not resume:
+    used = out.exists() and any(p.name != ".lock" for p in out.iterdir())
+    if used and not resume:
         raise ConfigError(f"{out} is not empty. Go on with that comparison by --resume, or choose another --out.")
+    if used and not (out / FILE).exists():
+        raise ConfigError(
+            f"{out} is no comparison (it has no {FILE}), so there is nothing to go on with. Choose another --out."
+        )
     allowed = parse_budget(budget)
-    cores = os.cpu_count() or 1
-    jobs = jobs or max(1, min(cores // ((threads or 1) * processes), seeds * len(recipes)))
-    threads = threads or max(1, cores // (jobs * processes))
+    shared = jobs or max(1, min(_cores() // ((threads or 1) * processes), seeds * len(recipes)))
     section = DataConfig(name=data, path=data_path)
     entries = tuple(_entry(r, section, settings) for r in recipes)
     names = [e.name for e in entries]
     if len(set(names)) < len(names):
         raise ConfigError(
-            f"{next(x for x in names if names.count(x) > 1)} is named twice; a copy of its recipe under another name can differ."
+            f"{next(x for x in names if names.count(x) > 1)} is named twice; give the recipe's file, or the run's folder, another name."
         )
     plan = Plan(
         entries,
@@ -106,32 +114,58 @@ def compare(
         None if metrics is None else tuple(metrics),
         n,
         extractor,
-        threads,
+        threads or max(1, _cores() // (shared * processes)),
         processes,
-        " ".join(sys.argv),
+        runs.command_line(),
     )
     if resume and (out / FILE).exists():
         plan = goes_on(plan, Plan.load(out), out)
+        if threads not in (None, plan.threads):
+            raise ConfigError(
+                f"{out} holds a comparison with --threads {plan.threads}, on which results depend; leave --threads out, or choose another --out."
+            )
+    jobs = jobs or max(1, min(_cores() // (plan.threads * processes), len(plan.cells())))
     # Everything that can be wrong with the protocol is found before anything is trained.
     judge = Judge.of(reference(section, n=n, by=extractor), None if metrics is None else list(metrics))
     plan = _with_steps(plan, allowed, quiet=quiet)
     out.mkdir(parents=True, exist_ok=True)
-    plan.save(out)
-    floor = judge.floor()
-    write_atomic(out / "floor.json", json.dumps(floor, indent=1))
-    for entry in plan.entries:
-        (out / "cells" / entry.name).mkdir(parents=True, exist_ok=True)
-    left = [(e, s) for e, s in plan.cells() if "values" not in (table.read_cell(out, e, s) or {})]
-    with Board(out, plan, quiet=quiet) as board:
-        ended = (
-            engines.local(out, plan, left, jobs=jobs, tell=board.tell)
-            if engine == "local"
-            else engines.on_ray(out, plan, left, address=address, tell=board.tell)
-        )
-        for cell in ended:
-            board.over(cell)
-            write_tables(out, plan)
-    return write_tables(out, plan, page=True)
+    with _one_at_a_time(out):
+        plan.save(out)
+        write_atomic(out / "floor.json", json.dumps(judge.floor(), indent=1))
+        for entry in plan.entries:
+            (out / "cells" / entry.name).mkdir(parents=True, exist_ok=True)
+        left = [(e, s) for e, s in plan.cells() if "values" not in (table.read_cell(out, plan, e, s) or {})]
+        with Board(out, plan, quiet=quiet) as board:
+            ended = (
+                engines.local(out, plan, left, jobs=jobs, tell=board.tell)
+                if engine == "local"
+                else engines.on_ray(out, plan, left, address=address, tell=board.tell)
+            )
+            for (entry, seed), died in ended:
+                if died is not None and table.read_cell(out, plan, entry, seed) is None:
+                    lost = {"name": entry.name, "seed": seed, "stamp": plan.stamp(entry, seed), "failed": died}
+                    write_atomic(cell_file(out, entry, seed), json.dumps(lost, indent=1))
+                board.over((entry, seed))
+                write_tables(out, plan)
+        return write_tables(out, plan, page=True)
+
+
+def _cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def _one_at_a_time(out: Path) -> Iterator[None]:
+    """Refuse a second comparison in the same folder while one works there."""
+    with (out / ".lock").open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ConfigError(
+                f"another comparison is at work in {out}; wait for it, or choose another --out."
+            ) from None
+        yield
 
 
 def write_tables(out: Path, plan: Plan | None = None, *, page: bool = False) -> table.Table:
@@ -143,7 +177,12 @@ def write_tables(out: Path, plan: Plan | None = None, *, page: bool = False) -> 
         page: Make index.html too.
     """
     plan = plan or Plan.load(out)
-    floor = json.loads((out / "floor.json").read_text(encoding="utf8"))
+    try:
+        floor = json.loads((out / "floor.json").read_text(encoding="utf8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{out / 'floor.json'} is damaged or gone; `pushforward compare ... --resume` measures it anew."
+        ) from error
     found = table.gather(out, plan, floor)
     write_atomic(out / "table.json", table.as_json(found, plan))
     write_atomic(out / "table.md", table.markdown(found))
@@ -160,14 +199,24 @@ def _entry(source: str, data: DataConfig, settings: Sequence[str]) -> Entry:
     folder = Path(source)
     if runs.is_run(folder):
         config = resolve(parse_config(read_config(folder / "config.toml"), source))
-        return Entry(folder.resolve().name, dump(config), source, str(folder.resolve()))
+        return Entry(_plain(folder.resolve().name), dump(config), source, str(folder.resolve()))
+    if folder.exists() and folder.suffix != ".toml":
+        raise ConfigError(
+            f"{source} is neither a recipe (.toml) nor a run; `pushforward evaluate {source} --data ...` judges images of any origin."
+        )
     config = load_recipe(source, settings, data=data.name)
     if data.path is not None:
         config = config.model_copy(update={"data": config.data.model_copy(update={"path": data.path})})
     config = resolve(config)
+    tried = config.train.precision == "auto"
     config = runs.with_precision(config)
     name = Path(source).stem if source.endswith(".toml") else source.replace("/", "-")
-    return Entry(name, dump(config), source)
+    return Entry(_plain(name), dump(config), source, tried=tried)
+
+
+def _plain(name: str) -> str:
+    """A name that folders, tables, LaTeX and figures all take as it is."""
+    return re.sub(r"[^\w.+-]+", "-", name).strip("-") or "model"
 
 
 def _with_steps(plan: Plan, budget: Budget, *, quiet: bool) -> Plan:
@@ -177,11 +226,19 @@ def _with_steps(plan: Plan, budget: Budget, *, quiet: bool) -> Plan:
     entries = []
     for entry in plan.entries:
         if entry.run is None and entry.steps is None:
-            config = entry.resolved(0)
-            config = config.model_copy(update={"train": config.train.model_copy(update={"tracker": None})})
-            entry = replace(entry, steps=steps_for(budget, lambda: runs.make_trainer(config, runs.load_data(config))))  # noqa: B023
+            entry = replace(
+                entry,
+                steps=steps_for(budget, partial(_trial, entry), name=entry.name),
+            )
             if not quiet and budget.unit != "steps":
                 print(f"{entry.name}: {entry.steps:,} steps", file=sys.stderr)
         entries.append(entry)
     torch.set_num_threads(kept)
     return replace(plan, entries=tuple(entries))
+
+
+def _trial(entry: Entry) -> Trainer:
+    """A trainer of the entry's run, to be measured and thrown away."""
+    config = resolve(entry.resolved(0))
+    config = config.model_copy(update={"train": config.train.model_copy(update={"tracker": None})})
+    return runs.make_trainer(config, runs.load_data(config))

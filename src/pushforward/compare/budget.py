@@ -26,6 +26,7 @@ _UNITS: dict[str, tuple[Unit, float]] = {
     "flop": ("flops", 1),
 }
 WARM, TIMED = 10, 30  # steps of a trial
+MOST_STEPS = 1e12
 LONGEST = 20.0  # seconds after which a trial stops, with whatever steps it has
 
 
@@ -52,8 +53,8 @@ def parse_budget(text: str) -> Budget:
         raise ConfigError(f"--budget {text}: give a number and a unit, as in 3min, 90s, 20000steps or 1e15flops.")
     unit, factor = _UNITS[found[2]]
     amount = float(found[1].replace("_", "")) * factor
-    if not 0 < amount < float("inf"):
-        raise ConfigError(f"--budget {text}: must be above 0 and finite.")
+    if not 0 < amount < (MOST_STEPS if unit == "steps" else float("inf")):
+        raise ConfigError(f"--budget {text}: must be above 0 and finite, and below {MOST_STEPS:.0e} steps.")
     return Budget(amount, unit)
 
 
@@ -79,10 +80,11 @@ def flops_a_step(trainer: Trainer, *, steps: int = 16) -> float:
     return counter.get_total_flops() / steps
 
 
-def steps_for(budget: Budget, trial: Callable[[], Trainer]) -> int:
+def steps_for(budget: Budget, trial: Callable[[], Trainer], *, name: str) -> int:
     """Training steps that a budget buys.
 
     Args:
+        name: Whose steps, for messages.
         budget: What may be spent.
         trial: Makes a trainer that is used up by measuring; not called for a budget of steps.
 
@@ -96,5 +98,5 @@ def steps_for(budget: Budget, trial: Callable[[], Trainer]) -> int:
     else:
         steps = int(budget.amount / flops_a_step(trial()))
     if steps < 1:
-        raise ConfigError("this budget does not buy a single training step; give more.")
+        raise ConfigError(f"this budget does not buy {name} a single training step; give more.")
     return steps

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
-import resource
 import subprocess
 import sys
 import threading
@@ -25,7 +25,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pushforward import runs
 from pushforward.compare.budget import flops_a_step
+from pushforward.compare.engines import PARENT
 from pushforward.compare.plan import Entry, Plan, cell_file, cell_folder
+from pushforward.compare.table import read_cell
 from pushforward.config import DataConfig
 from pushforward.errors import ConfigError, PushforwardError, TrainingError
 from pushforward.evaluation import Judge, nearest_picture, reference
@@ -48,14 +50,18 @@ def run_cell(out: Path, name: str, seed: int) -> dict[str, Any]:
     torch.set_num_threads(plan.threads)
     file, folder = cell_file(out, entry, seed), cell_folder(out, entry, seed)
     file.parent.mkdir(parents=True, exist_ok=True)
+    stamp = plan.stamp(entry, seed)
     with _alone(file.with_suffix(".lock")):
+        before = read_cell(out, plan, entry, seed)
+        if before is not None and "failed" not in before:
+            return before  # another process did it while this one waited
         try:
             outcome = _work(plan, entry, seed, folder, file)
         except PushforwardError as error:
             outcome = {"failed": str(error)}
         except Exception as error:  # a user's own term may raise anything; the others go on
             outcome = {"failed": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
-        outcome = {"name": name, "seed": seed, **outcome}
+        outcome = {"name": name, "seed": seed, "stamp": stamp, **outcome}
         write_atomic(file, json.dumps(outcome, indent=1))
     return outcome
 
@@ -73,13 +79,15 @@ def _work(plan: Plan, entry: Entry, seed: int, folder: Path, file: Path) -> dict
         if plan.processes > 1:
             _launch(plan.processes)  # what follows then finds the run at its end
         runs.train(entry.resolved(seed), folder, resume=True, quiet=True)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # of training: judging comes later
     section = DataConfig.model_validate(plan.data)
     judge = Judge.of(
         reference(section, n=plan.n, by=plan.extractor), None if plan.metrics is None else list(plan.metrics)
     )
     judged, features = judge.candidate(str(folder))
     found = judge.judge(judged, features)
+    wrong = [m for m, v in found["values"].items() if not math.isfinite(v["value"])]
+    if wrong:
+        raise TrainingError(f"its {wrong[0]} is not a finite number.")
     if judge.side.train is not None:
         nearest_picture(
             judged.x, features, judge.side, file.with_name(f"seed-{seed}-neighbours.png"), rows=8, nearest=5
@@ -101,7 +109,7 @@ def _work(plan: Plan, entry: Entry, seed: int, folder: Path, file: Path) -> dict
             "training images/s": log[-1]["images"] / max(loaded.seconds, 1e-9) if log else None,
             "parameters": sum(runs.parameters(p.module) for p in loaded.model.phases()),
             "training FLOPs": loaded.step * _flops(entry, seed, folder),
-            "peak memory MB": peak,
+            "peak memory MB": max((row["peak_memory_mb"] for row in log if "peak_memory_mb" in row), default=None),
             "sampling ms": found["sampling_ms_an_image"],
             "sampling FLOPs": counter.get_total_flops() / 8,
             "network evaluations": getattr(loaded.model, "evaluations", 1),
@@ -137,13 +145,14 @@ def _die_with(parent: int) -> None:
 
 
 def _alive(process: int) -> bool:
+    """Whether a process runs; one that ended and that nobody has asked after does not."""
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (ProcessLookupError, IndexError):
         return False
-    except PermissionError:
+    except OSError:  # not ours to signal, or a system without /proc
         return True
-    return True
 
 
 def _launch(processes: int) -> None:
@@ -165,7 +174,7 @@ def main() -> None:
     """Entry point of the process."""
     out, name, seed = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
     started = os.environ.get(_STARTED)
-    _die_with(int(started) if started else os.getppid())
+    _die_with(int(started or os.environ.get(PARENT) or os.getppid()))
     if started:  # one of several processes of a cell: it trains its share, who launched it judges
         plan, entry = _find(out, name)
         torch.set_num_threads(plan.threads)

@@ -15,21 +15,27 @@ from pathlib import Path
 from pushforward.compare.plan import Entry, Plan
 from pushforward.errors import NotSupported
 
+PARENT = "PUSHFORWARD_COMPARISON"
+"""In a cell's environment: the process with which it ends."""
+
 Cell = tuple[Entry, int]
+Ended = tuple[Cell, str | None]
+"""A cell that is over, and how its process died if it did."""
 Tell = Callable[[Sequence[Cell]], None]
 """Called now and then with the cells that run at the moment."""
 
 PATIENCE = 120.0  # seconds that a cell has to save itself when the comparison is stopped
 
 
-def local(out: Path, plan: Plan, cells: Sequence[Cell], *, jobs: int, tell: Tell) -> Iterator[Cell]:
-    """Run cells as processes of `plan.threads` threads, `jobs` at a time; yields each when it is over.
+def local(out: Path, plan: Plan, cells: Sequence[Cell], *, jobs: int, tell: Tell) -> Iterator[Ended]:
+    """Run cells as processes of `plan.threads` threads, `jobs` at a time; yields each when it is over, with how it died if it did.
 
     On Ctrl-C the running ones are asked to save and stop; they go on from there at the next call.
     """
     waiting = list(cells)
     running: dict[Cell, subprocess.Popen[bytes]] = {}
-    environment = {**os.environ, "OMP_NUM_THREADS": str(plan.threads), "MKL_NUM_THREADS": str(plan.threads)}
+    count = str(plan.threads)
+    environment = {**os.environ, "OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, PARENT: str(os.getpid())}
     try:
         while waiting or running:
             while waiting and len(running) < jobs:
@@ -44,8 +50,7 @@ def local(out: Path, plan: Plan, cells: Sequence[Cell], *, jobs: int, tell: Tell
             tell(list(running))
             time.sleep(0.2)
             for cell in [c for c, process in running.items() if process.poll() is not None]:
-                del running[cell]
-                yield cell
+                yield cell, _death(running.pop(cell).returncode)
     finally:
         for process in running.values():
             process.send_signal(signal.SIGTERM)
@@ -56,7 +61,14 @@ def local(out: Path, plan: Plan, cells: Sequence[Cell], *, jobs: int, tell: Tell
                 process.kill()
 
 
-def on_ray(out: Path, plan: Plan, cells: Sequence[Cell], *, address: str | None, tell: Tell) -> Iterator[Cell]:
+def _death(code: int) -> str | None:
+    """How a cell's process ended, unless it wrote that down itself."""
+    if code < 0:
+        return f"its process was ended by signal {-code} ({signal.Signals(-code).name}); out of memory, perhaps."
+    return None if code in (0, 3) else f"its process ended with code {code}; the .log beside its folder says why."
+
+
+def on_ray(out: Path, plan: Plan, cells: Sequence[Cell], *, address: str | None, tell: Tell) -> Iterator[Ended]:
     """Run each cell as a Ray task with its threads as cores, and a GPU where the cluster has some.
 
     The folder must be one that every node sees. Without an address a cluster is started on this machine.
@@ -87,7 +99,12 @@ def on_ray(out: Path, plan: Plan, cells: Sequence[Cell], *, address: str | None,
             tell(list(tasks.values()))
             done, _ = ray.wait(list(tasks), num_returns=1, timeout=1.0)
             for task in done:
-                yield tasks.pop(task)
+                try:
+                    ray.get(task)
+                    died = None
+                except Exception as error:  # whatever Ray or the worker raised
+                    died = f"its Ray task ended: {' '.join(str(error).split())[:300]}"
+                yield tasks.pop(task), died
     finally:
         if started:
             ray.shutdown()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tomllib
 from dataclasses import asdict, dataclass, field, replace
@@ -11,6 +12,7 @@ from typing import Any
 from pushforward import __version__
 from pushforward.config import RunConfig, parse
 from pushforward.errors import CheckpointError, ConfigError
+from pushforward.training import checkpoint
 from pushforward.training.checkpoint import write_atomic
 
 FILE = "compare.json"
@@ -27,6 +29,7 @@ class Entry:
         source: Recipe, file or folder that the user named.
         run: Folder of a run that is judged as it is; None to train.
         steps: Of training, once the budget has been turned into them.
+        tried: Its precision was chosen by a trial here.
     """
 
     name: str
@@ -34,6 +37,7 @@ class Entry:
     source: str
     run: str | None = None
     steps: int | None = None
+    tried: bool = False
 
     def resolved(self, seed: int) -> RunConfig:
         """The run of one cell: its seed and steps, and pictures, checkpoints and log lines to go with them."""
@@ -84,6 +88,20 @@ class Plan:
         first = self.seeds[0]
         return [(e, s) for s in self.seeds for e in self.entries if e.run is None or s == first]
 
+    def stamp(self, entry: Entry, seed: int) -> str:
+        """What a cell's outcome depends on, hashed: outcomes of another plan, or of a run that was trained on since, do not count."""
+        protocol = [self.data, self.metrics, self.n, self.extractor, self.threads, self.processes]
+        if entry.run is None:
+            made: Any = entry.resolved(seed).model_dump(mode="json", exclude={"about", "expect"})
+        else:
+            last = checkpoint.newest(Path(entry.run) / "checkpoints")
+            made = (
+                None
+                if last is None
+                else [last.name, hashlib.sha256((last / "model.safetensors").read_bytes()).hexdigest()]
+            )
+        return hashlib.sha256(json.dumps([protocol, made], sort_keys=True).encode()).hexdigest()[:16]
+
     def save(self, out: Path) -> None:
         """Write compare.json."""
         write_atomic(out / FILE, json.dumps(asdict(self), indent=1))
@@ -103,7 +121,7 @@ class Plan:
         except OSError as error:
             raise CheckpointError(f"{out} is no comparison (it has no {FILE}).") from error
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise CheckpointError(f"{out / FILE} is damaged ({error}); remove it to plan anew.") from error
+            raise CheckpointError(f"{out / FILE} is damaged ({error}). Choose another --out.") from error
 
 
 def goes_on(new: Plan, old: Plan, out: Path) -> Plan:
@@ -134,7 +152,8 @@ def _settings(entry: Entry) -> dict[str, Any]:
     """What makes a recipe another one: all but what it says of itself, and the precision that a trial chose."""
     kept = tomllib.loads(entry.toml)
     kept.pop("expect", None)
-    kept["train"].pop("precision", None)
+    if entry.tried:
+        kept["train"].pop("precision", None)
     return {"config": kept, "run": entry.run}
 
 

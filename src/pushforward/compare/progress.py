@@ -61,7 +61,7 @@ class Board:
         """A cell ended, well or not."""
         self.running = [c for c in self.running if c != cell]
         if self.live is None and not self.quiet:
-            over = sum(read_cell(self.out, *c) is not None for c in self.plan.cells())
+            over = sum(read_cell(self.out, self.plan, *c) is not None for c in self.plan.cells())
             print(
                 f"[{over}/{len(self.plan.cells())}, {duration(time.perf_counter() - self.start)}] {cell[0].name} seed {cell[1]}: {self._state(cell)}",
                 file=sys.stderr,
@@ -69,7 +69,7 @@ class Board:
             )
 
     def _state(self, cell: Cell) -> str:
-        found = read_cell(self.out, *cell)
+        found = read_cell(self.out, self.plan, *cell)
         if cell not in self.running and found is not None:
             if "failed" in found:
                 return f"failed: {found['failed'][:80]}"

@@ -6,12 +6,13 @@ import csv
 import io
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pushforward.compare.plan import Entry, Plan, cell_file
-from pushforward.compare.statistics import Difference, mean_and_error, paired_difference
+from pushforward.compare.statistics import Difference, holm, mean_and_error, paired_difference
+from pushforward.errors import CheckpointError
 from pushforward.report.comparison import amount, show
 from pushforward.report.tables import SHOWN
 
@@ -70,39 +71,66 @@ class Table:
     metrics: list[str]
 
     def ranking(self, metric: str) -> list[tuple[Row, Difference | None]]:
-        """Best first, each with its difference from the best; None for the best itself and for rows without scores."""
+        """Best first, each with its difference from the best; None for the best itself and where no seed is common to both.
+
+        The order is that of the means over the seeds that all rows of more than one seed share. Who is best is itself a choice among all pairs, so p is
+        corrected (Holm) for the number of pairs, not only for those with the best.
+        """
         scored = [r for r in self.rows if metric in r.quality]
         sign = -1 if metric in LARGER_IS_BETTER else 1
-        scored.sort(key=lambda r: sign * r.mean(metric)[0])
-        out: list[tuple[Row, Difference | None]] = []
-        for row in scored:
-            best = scored[0]
-            both = [s for s in row.seeds if s in best.seeds]
-            if row is best or not both:
-                out.append((row, None))
-                continue
-            mine, theirs = ([r.quality[metric][r.seeds.index(s)] for s in both] for r in (row, best))
-            out.append((row, paired_difference(mine, theirs)))
-        return out
+        several = [set(r.seeds) for r in scored if len(r.seeds) > 1]
+        shared = set.intersection(*several) if several else set()
+
+        def mean(row: Row) -> float:
+            known = [v for s, v in zip(row.seeds, row.quality[metric], strict=True) if s in shared]
+            return math.fsum(known) / len(known) if known else row.mean(metric)[0]
+
+        scored.sort(key=lambda r: sign * mean(r))
+        pairs = {
+            (i, j): _difference(scored[i], scored[j], metric)
+            for j in range(len(scored))
+            for i in range(j + 1, len(scored))
+        }
+        tested = [k for k, d in pairs.items() if d is not None and not math.isnan(d.p)]
+        for key, p in zip(tested, holm([pairs[k].p for k in tested]), strict=True):  # type: ignore[union-attr]
+            found = pairs[key]
+            assert found is not None
+            pairs[key] = replace(found, p=p, real=found.real and p < 0.05)
+        return [(row, pairs[i, 0] if i else None) for i, row in enumerate(scored)]
 
 
-def read_cell(out: Path, entry: Entry, seed: int) -> dict[str, Any] | None:
-    """A cell's outcome, None where there is none yet."""
+def _difference(row: Row, other: Row, metric: str) -> Difference | None:
+    """Of the seeds that both have; None without any."""
+    both = [s for s in row.seeds if s in other.seeds]
+    mine, theirs = ([r.quality[metric][r.seeds.index(s)] for s in both] for r in (row, other))
+    return paired_difference(mine, theirs) if both else None
+
+
+def read_cell(out: Path, plan: Plan, entry: Entry, seed: int) -> dict[str, Any] | None:
+    """A cell's outcome; None where there is none yet, or none of this plan."""
     try:
         found: dict[str, Any] = json.loads(cell_file(out, entry, seed).read_text(encoding="utf8"))
-        return found
     except (OSError, ValueError):
         return None
+    whole = isinstance(found, dict) and ("failed" in found or {"protocol", "values", "costs"} <= found.keys())
+    return found if whole and found.get("stamp") == plan.stamp(entry, seed) else None
 
 
 def gather(out: Path, plan: Plan, floor: dict[str, Any]) -> Table:
     """The table of all cells that are over."""
-    rows, protocol = [], {}
+    rows = []
+    protocol: dict[str, Any] = {}
     for entry in plan.entries:
-        cells = {s: c for e, s in plan.cells() if e is entry and (c := read_cell(out, entry, s)) is not None}
+        cells = {s: c for e, s in plan.cells() if e is entry and (c := read_cell(out, plan, entry, s)) is not None}
         good = {s: c for s, c in cells.items() if "failed" not in c}
-        if good:
-            protocol = next(iter(good.values()))["protocol"]
+        for seed, cell in good.items():
+            protocol = protocol or cell["protocol"]
+            differ = [k for k in ("n", "data_sha256", "extractor_sha256") if cell["protocol"].get(k) != protocol.get(k)]
+            if differ:
+                raise CheckpointError(
+                    f"{entry.name}, seed {seed}, was judged with another {differ[0]} than the cells before it: the data or the extractor changed. "
+                    f"Remove {cell_file(out, entry, seed)} and go on by --resume."
+                )
         metrics = list(next(iter(good.values()))["values"]) if good else []
         costs: dict[str, float | None] = {}
         for key in COSTS:
@@ -157,7 +185,7 @@ def markdown(table: Table) -> str:
     if p:
         lines += [
             f"{p['n']} samples of each cell against {p['n']} {p['against']} images of {p['data']}; extractor {p['extractor']} ({p['extractor_sha256'][:12]}). "
-            "Means over seeds ± standard error between seeds.",
+            "Means over seeds ± standard error between seeds (of the measurement, where there is one seed).",
             "",
         ]
     for rung, values in table.floor.items():
@@ -167,11 +195,17 @@ def markdown(table: Table) -> str:
     lines += ["| " + " | ".join(cells) + " |" for cells in body]
     if table.metrics:
         lines += ["", f"By {SHOWN[table.metrics[0]]}:", ""]
-        lines += [f"{i + 1}. {row.name}{said(found)}" for i, (row, found) in enumerate(table.ranking(table.metrics[0]))]
-    failed = [f"- {r.name}, seed {s}: {why}" for r in table.rows for s, why in r.failed.items()]
+        ranked = table.ranking(table.metrics[0])
+        lines += [
+            f"{i + 1}. {row.name}{said(found) if found or not i else NO_SEED}" for i, (row, found) in enumerate(ranked)
+        ]
+    failed = [f"- {r.name}, seed {s}: {' '.join(why.split())}" for r in table.rows for s, why in r.failed.items()]
     if failed:
         lines += ["", "Failed:", "", *failed]
     return "\n".join([*lines, ""])
+
+
+NO_SEED = ": no seed in common with the first"
 
 
 def said(found: Difference | None) -> str:
@@ -200,9 +234,9 @@ def latex(table: Table) -> str:
     def clean(text: str) -> str:
         for a, b in (
             ("\\", r"\textbackslash{}"),
+            *((c, "\\" + c) for c in "&%#_$"),
             ("±", r"$\pm$"),
             ("→ ∞", r"$\to\infty$"),
-            *((c, "\\" + c) for c in "&%#_"),
         ):
             text = text.replace(a, b)
         return text
@@ -235,4 +269,13 @@ def as_json(table: Table, plan: Plan) -> str:
         m: [{"name": r.name, "difference": None if d is None else asdict(d)} for r, d in table.ranking(m)]
         for m in table.metrics
     }
-    return json.dumps({"plan": asdict(plan), **asdict(table), "ranking": ranks}, indent=1)
+    return json.dumps(_finite({"plan": asdict(plan), **asdict(table), "ranking": ranks}), indent=1, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    """None for what JSON has no number for."""
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

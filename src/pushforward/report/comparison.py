@@ -18,6 +18,7 @@ from pushforward.training.checkpoint import write_atomic
 from pushforward.training.logs import read_log
 
 FRAME_MS, LAST_MS, FRAME_SIDE = 250, 2000, 260
+LARGEST = 9_000_000  # bytes of pictures on a page, shared by its models
 
 
 def write_page(out: Path, table: dict[str, Any], heads: dict[str, dict[str, str]]) -> Path:
@@ -33,7 +34,8 @@ def write_page(out: Path, table: dict[str, Any], heads: dict[str, dict[str, str]
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    models = [_model(out, entry, row) for entry, row in zip(table["plan"]["entries"], table["rows"], strict=True)]
+    share = LARGEST // max(1, len(table["rows"]))
+    models = [_model(out, e, row, share) for e, row in zip(table["plan"]["entries"], table["rows"], strict=True)]
     judged = [m for m in models if m["quality"]]
     environment = Environment(loader=PackageLoader("pushforward.report"), autoescape=True, undefined=StrictUndefined)
     text = environment.get_template("comparison.html").render(
@@ -87,8 +89,8 @@ def amount(key: str, value: float | None) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _model(out: Path, entry: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
-    """What the page says of one entry."""
+def _model(out: Path, entry: dict[str, Any], row: dict[str, Any], share: int) -> dict[str, Any]:
+    """What the page says of one entry, its pictures in at most about `share` bytes."""
     name = entry["name"]
     place = out / "cells" / name
     seeds = row["seeds"]
@@ -106,10 +108,10 @@ def _model(out: Path, entry: dict[str, Any], row: dict[str, Any]) -> dict[str, A
             for m, q in quality.items()
             if m.startswith("class ") and m[6:].isdigit()
         },
-        "samples": _picture(place / f"seed-{first}.png"),
-        "neighbours": _picture(place / f"seed-{first}-neighbours.png"),
-        "real": _picture(runs[first] / "samples" / "real.png") if seeds else None,
-        "animation": _animation(runs[first] / "samples") if seeds else None,
+        "samples": _picture(place / f"seed-{first}.png", share // 4),
+        "neighbours": _picture(place / f"seed-{first}-neighbours.png", share // 4),
+        "real": _picture(runs[first] / "samples" / "real.png", LARGEST // 40) if seeds else None,
+        "animation": _animation(runs[first] / "samples", share // 3) if seeds else None,
         "logs": [log for log in logs.values() if log],
         "alarms": [(s, a) for s, log in logs.items() for a in alarms(log)],
         "environment": _read(runs[first] / "environment.json") if seeds else None,
@@ -132,12 +134,30 @@ def _read(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def _picture(path: Path) -> str | None:
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode() if path.exists() else None
+def _picture(path: Path, most: int) -> str | None:
+    """A file as it is, or, where it takes more than `most` bytes on the page, a coarser copy."""
+    if not path.exists():
+        return None
+    data, kind = path.read_bytes(), "png"
+    if len(data) * 4 / 3 > most:
+        kind = "webp"
+        image = Image.open(path).convert("RGB")
+        for quality, scale in ((80, 1.0), (60, 1.0), (50, 0.7), (40, 0.5), (30, 0.3)):
+            stream = io.BytesIO()
+            small = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
+            small.save(stream, "WEBP", quality=quality)
+            data = stream.getvalue()
+            if len(data) * 4 / 3 <= most:
+                break
+    return _inline(data, kind)
 
 
-def _animation(folder: Path) -> str | None:
-    """The grids of a run, in order, as one animated WebP."""
+def _inline(data: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64," + base64.b64encode(data).decode()
+
+
+def _animation(folder: Path, most: int) -> str | None:
+    """The grids of a run, in order, as one animated WebP of at most `most` bytes on the page: with fewer frames, if need be."""
     frames = []
     for path in sorted(g for g in folder.glob("*.png") if g.stem.isdigit()):
         try:
@@ -146,12 +166,14 @@ def _animation(folder: Path) -> str | None:
             frames.append(frame)
         except (OSError, UnidentifiedImageError):  # cut short by a kill
             continue
-    if len(frames) < 2:
-        return None
     frames = [f for f in frames if f.size == frames[-1].size]
-    stream = io.BytesIO()
-    times = [FRAME_MS] * (len(frames) - 1) + [LAST_MS]
-    frames[0].save(
-        stream, "WEBP", save_all=True, append_images=frames[1:], duration=times, loop=0, quality=45, method=4
-    )
-    return "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode()
+    while len(frames) >= 2:
+        stream = io.BytesIO()
+        times = [FRAME_MS] * (len(frames) - 1) + [LAST_MS]
+        frames[0].save(
+            stream, "WEBP", save_all=True, append_images=frames[1:], duration=times, loop=0, quality=45, method=4
+        )
+        if len(stream.getvalue()) * 4 / 3 <= most:
+            return _inline(stream.getvalue(), "webp")
+        frames = frames[(len(frames) + 1) % 2 :: 2]  # every other one, the last always
+    return None

@@ -221,12 +221,17 @@ def bands(logs: dict[str, list[list[dict[str, Any]]]]) -> str:
             ax.legend(fontsize=8)
         for ax in list(axes.flat)[len(logs) :]:
             ax.remove()
-        for ax in axes[-1]:
+        for ax in axes.flat[max(0, len(logs) - columns) : len(logs)]:  # the lowest of each column
             ax.set_xlabel("training step")
         for ax in axes[:, 0]:
             ax.set_ylabel("loss")
         figure.tight_layout()
         return to_svg(figure)
+
+
+def _look(k: int) -> tuple[str, str]:
+    """Colour and marker of the k-th model: no two alike among the first 72."""
+    return COLOURS[k % len(COLOURS)], "os^DvP*X<"[k // len(COLOURS) % 9]
 
 
 def fronts(models: list[dict[str, Any]], floor: dict[str, Any]) -> str:
@@ -237,9 +242,10 @@ def fronts(models: list[dict[str, Any]], floor: dict[str, Any]) -> str:
             axes, ("training seconds", "sampling ms"), ("training time (s)", "sampling time (ms/image)"), strict=True
         ):
             points = []
-            for colour, m in zip(COLOURS * 9, models, strict=False):
+            for k, m in enumerate(models):
+                colour, marker = _look(k)
                 x, (y, error) = m["row"]["costs"][cost], m["quality"]["frechet"]
-                ax.errorbar(x, y, yerr=error, fmt="o", ms=8, capsize=4, color=colour, label=m["name"])
+                ax.errorbar(x, y, yerr=error, fmt=marker, ms=8, capsize=4, color=colour, label=m["name"])
                 points.append((x, y))
             best = front(points)
             ax.plot(*zip(*best, strict=True), ls="-", lw=1, color=_INK, alpha=0.6, drawstyle="steps-post", zorder=0)
@@ -275,10 +281,13 @@ def plane(models: list[dict[str, Any]], floor: dict[str, Any]) -> str:
     """Recall against precision, a small dot a seed, a large one their mean; the star is the floor."""
     with mpl.rc_context(STYLE):
         figure, ax = plt.subplots(figsize=(4.8, 4.2))
-        for colour, m in zip(COLOURS * 9, models, strict=False):
-            ax.plot(m["row"]["quality"]["precision"], m["row"]["quality"]["recall"], "o", ms=4, alpha=0.5, color=colour)
+        for k, m in enumerate(models):
+            colour, marker = _look(k)
+            ax.plot(
+                m["row"]["quality"]["precision"], m["row"]["quality"]["recall"], marker, ms=4, alpha=0.5, color=colour
+            )
             (p, dp), (r, dr) = m["quality"]["precision"], m["quality"]["recall"]
-            ax.errorbar(p, r, xerr=dp, yerr=dr, fmt="o", ms=9, capsize=3, color=colour, label=m["name"])
+            ax.errorbar(p, r, xerr=dp, yerr=dr, fmt=marker, ms=9, capsize=3, color=colour, label=m["name"])
         if "precision" in floor.get("floor", {}):
             f = floor["floor"]
             ax.plot(f["precision"]["value"], f["recall"]["value"], "*", ms=13, color=_INK, label="training images")
