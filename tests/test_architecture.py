@@ -29,6 +29,7 @@ RANKS = {
     "report": 5,
     "runs": 6,
     "evaluation": 7,
+    "restoration": 7,
     "labs": 8,
     "compare": 8,
     "cli": 9,

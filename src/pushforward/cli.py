@@ -174,6 +174,70 @@ def sample(
     print(out)
 
 
+@app.command(
+    epilog="""Examples:\n\n
+`pushforward restore runs/edm --operator inpaint-box --method dps --steps 250`\n\n
+`pushforward restore runs/edm my_digits/ --operator gaussian-blur --method mmps --noise 0.1 --set sd=2 --set iterations=5`\n\n
+`pushforward restore runs/edm digit.png --operator super-resolution --method diffpir --draws 8 --out restored/`"""
+)
+def restore(
+    run: Annotated[Path, typer.Argument(help="A diffusion model's run.")],
+    images: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="Image files, folders, .npz or .npy files; the first test images of the run's data when absent."
+        ),
+    ] = None,
+    operator: Annotated[
+        str,
+        typer.Option(
+            help="inpaint-box, inpaint-random, super-resolution, gaussian-blur, motion-blur or phase-retrieval."
+        ),
+    ] = "inpaint-box",
+    method: Annotated[str, typer.Option(help="dps, pigdm, mmps, diffpir, ddrm or repaint.")] = "mmps",
+    steps: Annotated[
+        int | None, typer.Option(min=2, help="Levels of the solver's grid; the method's own number when absent.")
+    ] = None,
+    noise: Annotated[float, typer.Option(min=0, help="Standard deviation of the measurement's noise.")] = 0.05,
+    draws: Annotated[int, typer.Option(min=1, max=64, help="Reconstructions of each image.")] = 4,
+    n: Annotated[int, typer.Option("-n", min=1, max=256, help="Images, at most.")] = 8,
+    seed: Seed = 0,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for restored.png, restored.json and restored.npz.")
+    ] = Path("restored"),
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", "-s", metavar="KEY=VALUE", help="An option of the operator or of the method."),
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Measure images, draw what may lie behind by posterior sampling, and say how near it comes to the truth."""
+    from pushforward import restoration, runs
+    from pushforward.data.images import ImageSet, to_model
+    from pushforward.errors import NotSupported
+
+    loaded = runs.load_run(run)
+    if images:
+        truth = restoration.read_images(images, getattr(loaded.model, "shape", ()))[:n]
+    else:
+        data = runs.load_data(loaded.config, "test")
+        if not isinstance(data, ImageSet):
+            raise NotSupported("restoring is for images; this run was trained on points.")
+        truth = to_model(data.images[:n])
+    found, a = restoration.restore(
+        loaded.model, truth, operator=operator, method=method, steps=steps, noise=noise, draws=draws,
+        settings=settings or [], seed=seed, quiet=quiet,
+    )  # fmt: skip
+    restoration.write(found, a, out, operator=operator, method=method, noise=noise, seed=seed)
+    for name, values in found.figures(a).items():
+        error = f" ± {float(values.std()) / len(values) ** 0.5:.2g}" if len(values) > 1 else ""
+        print(f"{name}: {float(values.mean()):.4g}{error}")
+    print(
+        f"{found.evaluations} evaluations a draw, {found.seconds / found.draws.shape[0]:.3g} s for {len(truth)} images"
+    )
+    print(out / "restored.png")
+
+
 def write_samples(x: Any, out: Path) -> None:
     """Samples as a picture, an array or a folder, by the ending of `out`."""
     import io

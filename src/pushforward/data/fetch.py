@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pushforward.data.images import ImageSet, read_array, read_bytes, read_folder, read_idx_pair
+from pushforward.data.images import IMAGE_SUFFIXES, ImageSet, read_array, read_bytes, read_folder, read_idx_pair
 from pushforward.data.toy import DENSITIES, Density
 from pushforward.errors import DataError, nearest
 
@@ -135,6 +135,8 @@ def load(
 
 def load_path(path: Path, split: str = "train", *, size: int | None = None, channels: int | None = None) -> ImageSet:
     """Images of a folder (its `train` or `test` folder when it has both), an .npz/.npy file or an IDX file."""
+    if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES:
+        return read_folder(path, size=size, channels=channels)
     if path.is_dir():
         if (path / "train").is_dir() and (path / "test").is_dir():
             return read_folder(path / split, size=size, channels=channels)
@@ -147,7 +149,7 @@ def load_path(path: Path, split: str = "train", *, size: int | None = None, chan
         labels = path.with_name(path.name.replace("images", "labels").replace("idx3", "idx1"))
         return read_idx_pair(path, labels if labels.exists() and labels != path else None, path.name)
     raise DataError(
-        f"{path}: give a folder of PNG/JPEG images, an .npz or .npy file, or an IDX file (...-idx3-ubyte[.gz])."
+        f"{path}: give a PNG/JPEG image or a folder of them, an .npz or .npy file, or an IDX file (...-idx3-ubyte[.gz])."
     )
 
 

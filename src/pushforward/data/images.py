@@ -249,7 +249,7 @@ def read_folder(path: Path, *, size: int | None = None, channels: int | None = N
     """A folder of PNG and JPEG files; folders inside it are classes, their sorted names the labels.
 
     Args:
-        path: The folder. Either all images lie in class folders or none does.
+        path: The folder, or a single file. Either all images lie in class folders or none does.
         size: Resize the shorter side to this many pixels (bicubic, antialiased) and centre-crop a square.
             Without it all images must have one size.
         channels: 1 (grey) or 3 (RGB). Without it: 1 if every image is grey, else 3.
@@ -259,10 +259,15 @@ def read_folder(path: Path, *, size: int | None = None, channels: int | None = N
     """
     from PIL import Image
 
-    files = sorted(f for f in path.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES and f.is_file())
+    alone = path.is_file()
+    files = (
+        [path] if alone else sorted(f for f in path.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES and f.is_file())
+    )
     if not files:
         raise DataError(f"{path}: no PNG or JPEG file in this folder.")
-    tops = {f.relative_to(path).parts[0] if len(f.relative_to(path).parts) > 1 else "" for f in files}
+    tops = (
+        {""} if alone else {f.relative_to(path).parts[0] if len(f.relative_to(path).parts) > 1 else "" for f in files}
+    )
     if "" in tops and len(tops) > 1:
         raise DataError(
             f"{path}: some images lie in class folders ({', '.join(sorted(tops - {''})[:3])}, ...) and some do not; use one or the other."
