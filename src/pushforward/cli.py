@@ -238,6 +238,26 @@ def restore(
     print(out / "restored.png")
 
 
+@app.command(epilog="Example:\n\n`pushforward export runs/mine --out my_pipeline/`")
+def export(
+    run: Annotated[Path, typer.Argument(help="A diffusion run whose network is diffusers-unet.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The pipeline's folder.")] = Path("pipeline"),
+) -> None:
+    """Write a run as a pipeline that diffusers loads, or say why it is none."""
+    from pushforward import runs
+    from pushforward.errors import ConfigError, NotSupported
+    from pushforward.families.diffusion.bridge import export_diffusers
+    from pushforward.families.diffusion.model import Diffusion
+
+    if out.exists() and any(out.iterdir()):
+        raise ConfigError(f"{out} is not empty; choose another --out.")
+    model = runs.load_run(run).model
+    if not isinstance(model, Diffusion):
+        raise NotSupported("diffusers has pipelines for diffusion models; this run is another kind.")
+    export_diffusers(model, out)
+    print(out)
+
+
 def write_samples(x: Any, out: Path) -> None:
     """Samples as a picture, an array or a folder, by the ending of `out`."""
     import io

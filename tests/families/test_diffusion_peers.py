@@ -90,6 +90,7 @@ def test_diffusers_linspace_ddim_does_not_go_where_it_evaluates() -> None:
 
     Under "linspace" (999, 888, ...) each step lands between two levels and is then denoised as if it were at the next one.
     """
+
     class Black(Denoiser):
         schedule = SCHEDULE
 

@@ -12,14 +12,20 @@ from pushforward.build.components import component, make, options_of
 from pushforward.config import Table, override
 from pushforward.errors import ConfigError, NotSupported, nearest
 from pushforward.families.diffusion import schedules
+from pushforward.families.diffusion.bridge import tell_table
 from pushforward.families.diffusion.denoisers import EmpiricalDenoiser, NetworkDenoiser
 from pushforward.families.diffusion.guidance import ClassifierFree
 from pushforward.families.diffusion.model import Diffusion, Sampler
 from pushforward.families.diffusion.solvers import SOLVERS, final
 from pushforward.model import GenerativeModel
 from pushforward.networks import unet
+from pushforward.networks.diffusers_unet import DiffusersUNet
 
-NETWORKS: Mapping[str, Callable[..., Any]] = {"unet": unet.UNet, "mlp": unet.MLPDenoiserNetwork}
+NETWORKS: Mapping[str, Callable[..., Any]] = {
+    "unet": unet.UNet,
+    "mlp": unet.MLPDenoiserNetwork,
+    "diffusers-unet": DiffusersUNet,
+}
 SCHEDULES: Mapping[str, Callable[..., Any]] = {
     "ddpm": schedules.DiscreteDDPM,
     "vp": schedules.VP,
@@ -170,6 +176,10 @@ def build(table: Table, shape: tuple[int, ...], batch_size: int) -> Diffusion:
     """The model of a resolved table."""
     network = make(table["network"], NETWORKS, "model.network", shape=shape, classes=table["classes"])
     schedule = make(table["schedule"], SCHEDULES, "model.schedule")
+    try:
+        tell_table(network, schedule)
+    except ValueError as error:
+        raise ConfigError(f"model.network: {error}.") from error
     try:
         denoiser = NetworkDenoiser(
             network, schedule, parametrisation=table["parametrisation"], data_sd=table["data_sd"]

@@ -46,22 +46,22 @@ def _of_ratio(ratio: Tensor) -> tuple[Tensor, Tensor]:
     return alpha, ratio * alpha
 
 
-class DiscreteDDPM(Schedule):
-    """DDPM's table of linear betas. Level k of K lies at t = k / K; between levels log(sigma / alpha) is linear, below the first the ratio is.
+class Discrete(Schedule):
+    """A table of levels. Level k of K lies at t = k / K; between levels log(sigma / alpha) is linear, below the first the ratio is.
 
     Args:
-        steps: K.
-        first, last: beta_1 and beta_K.
+        kept: alpha^2 of each level, falling, with alpha^2 + sigma^2 = 1; float64 (K,).
 
-    Reference: Ho, Jain, Abbeel 2020, section 4, arXiv 2006.11239; in between: Lu et al. 2022, appendix D, arXiv 2206.00927.
+    Reference: Lu et al. 2022, appendix D, arXiv 2206.00927.
     """
 
-    def __init__(self, *, steps: int = 1000, first: float = 1e-4, last: float = 0.02) -> None:
-        if steps < 2 or not 0 < first <= last < 1:
-            raise ValueError(f"steps = {steps}, first = {first}, last = {last}: at least 2, and 0 < first <= last < 1")
-        self.steps = steps
-        kept = torch.log1p(-torch.linspace(first, last, steps, dtype=torch.float64)).cumsum(0)  # log alpha^2
-        self.table = 0.5 * torch.log(torch.expm1(-kept))  # log ratio
+    def __init__(self, kept: Tensor) -> None:
+        kept = kept.double()
+        if kept.ndim != 1 or len(kept) < 2 or not bool(((kept > 0) & (kept < 1)).all() and (kept.diff() < 0).all()):
+            raise ValueError("a table of levels has at least two of them, falling strictly between 1 and 0")
+        self.steps = len(kept)
+        self.kept = kept
+        self.table = 0.5 * (torch.log1p(-kept) - kept.log())  # log ratio
 
     def levels(self, t: Tensor) -> tuple[Tensor, Tensor]:
         table = self.table.to(t.device)
@@ -77,6 +77,23 @@ class DiscreteDDPM(Schedule):
         place = low + (log_ratio - table[low]) / (table[low + 1] - table[low])
         below = ratio / table[0].exp()  # of the first level
         return torch.where(below < 1, below, (place + 1).clamp(max=self.steps)) / self.steps
+
+
+class DiscreteDDPM(Discrete):
+    """DDPM's table of linear betas, alpha_k^2 the product of 1 - beta_1 ... 1 - beta_k.
+
+    Args:
+        steps: K.
+        first, last: beta_1 and beta_K.
+
+    Reference: Ho, Jain, Abbeel 2020, section 4, arXiv 2006.11239.
+    """
+
+    def __init__(self, *, steps: int = 1000, first: float = 1e-4, last: float = 0.02) -> None:
+        if steps < 2 or not 0 < first <= last < 1:
+            raise ValueError(f"steps = {steps}, first = {first}, last = {last}: at least 2, and 0 < first <= last < 1")
+        self.first, self.last = first, last
+        super().__init__(torch.log1p(-torch.linspace(first, last, steps, dtype=torch.float64)).cumsum(0).exp())
 
 
 class VP(Schedule):

@@ -1,0 +1,176 @@
+"""To and from diffusers: their unconditional and class-conditional checkpoints as a denoiser with its schedule, our runs as their pipelines.
+
+Weights come from safetensors alone: nothing is unpickled. diffusers itself is imported only here and in `networks.diffusers_unet`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pushforward.errors import CheckpointError, NotSupported
+from pushforward.families.diffusion.denoisers import PARAMETRISATIONS, Denoiser, levels
+from pushforward.families.diffusion.model import Diffusion
+from pushforward.families.diffusion.schedules import Discrete, DiscreteDDPM, Schedule
+from pushforward.networks.diffusers_unet import DiffusersUNet
+
+_PREDICTS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
+
+
+class DiffusersDenoiser(nn.Module, Denoiser):
+    """A network of diffusers' as a denoiser.
+
+    Args:
+        network: A UNet2DModel.
+        schedule: Of the table that it was trained with.
+        parametrisation: What it gives: "eps", "x0" or "v".
+    """
+
+    def __init__(self, network: nn.Module, schedule: Discrete, parametrisation: str) -> None:
+        super().__init__()
+        self.network, self.schedule, self.parametrisation = network, schedule, parametrisation
+        size = network.config.sample_size  # type: ignore[union-attr]
+        self.shape = (network.config.in_channels, size, size)  # type: ignore[union-attr]
+
+    def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+        index = (t.double() * self.schedule.steps - 1).clamp(min=0).float().expand(len(x)).to(x.device)  # type: ignore[attr-defined]
+        said: dict[str, Any] = {} if labels is None else {"class_labels": labels}
+        raw = self.network(x, index, **said).sample
+        alpha, sigma = levels(self.schedule, t, x)
+        c = PARAMETRISATIONS[self.parametrisation](alpha, sigma, 1.0)
+        return c.skip * x + c.out * raw
+
+    __call__ = nn.Module.__call__
+
+
+def load_diffusers(source: str | Path) -> DiffusersDenoiser:
+    """The denoiser of a pipeline's folder, or of a name on the hub.
+
+    Args:
+        source: A folder with model_index.json, unet/ and scheduler/, or owner/name on the hub (downloaded by diffusers).
+
+    Raises:
+        NotSupported: diffusers is missing, or the pipeline works in another way (latents, text, a rescaled table).
+        CheckpointError: nothing readable there.
+    """
+    try:
+        from diffusers import DiffusionPipeline, UNet2DModel
+    except ImportError as error:
+        raise NotSupported("loading their checkpoints needs diffusers: pip install 'pushforward[hub]'.") from error
+    folder = Path(source)
+    if not folder.exists():
+        try:
+            folder = Path(DiffusionPipeline.download(str(source), use_safetensors=True))
+        except Exception as error:  # whatever the hub's client raises: offline, unknown, private
+            raise CheckpointError(f"{source}: no folder here, and the hub gave nothing ({error}).") from error
+    index, noise = _json(folder / "model_index.json"), _json(folder / "scheduler" / "scheduler_config.json")
+    others = [k for k, v in index.items() if isinstance(v, list) and v[0] and k not in ("unet", "scheduler")]
+    if others or index.get("unet", [None, None])[1] != "UNet2DModel":
+        raise NotSupported(
+            f"{source} is a {index.get('_class_name', 'pipeline')} with {', '.join(others) or index.get('unet')}: only unconditional and "
+            "class-conditional models of pixels (UNet2DModel) are loaded. Use its own pipeline for the rest."
+        )
+    try:
+        network = UNet2DModel.from_pretrained(folder / "unet", use_safetensors=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{folder / 'unet'}: no weights that can be read ({error}).") from error
+    predicts = noise.get("prediction_type", "epsilon")
+    if predicts not in _PREDICTS:
+        raise NotSupported(
+            f"{source}: prediction_type {predicts!r} is not known here; there are {', '.join(_PREDICTS)}."
+        )
+    return DiffusersDenoiser(network.eval(), Discrete(_table(noise, str(source))), _PREDICTS[predicts])
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf8"))
+        return found
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}); a diffusers pipeline has it.") from error
+
+
+def _table(config: dict[str, Any], source: str) -> Tensor:
+    """alpha^2 of each level, as diffusers makes it: in float32."""
+    if config.get("rescale_betas_zero_snr"):
+        raise NotSupported(f"{source}: its table is rescaled to end in pure noise, where eps says nothing of the data.")
+    if config.get("trained_betas") is not None:
+        betas = torch.tensor(config["trained_betas"], dtype=torch.float32)
+    else:
+        n, low, high = (
+            config.get("num_train_timesteps", 1000),
+            config.get("beta_start", 1e-4),
+            config.get("beta_end", 0.02),
+        )
+        match config.get("beta_schedule", "linear"):
+            case "linear":
+                betas = torch.linspace(low, high, n)
+            case "scaled_linear":
+                betas = torch.linspace(low**0.5, high**0.5, n).square()
+            case "squaredcos_cap_v2":
+                u = torch.arange(n + 1, dtype=torch.float64) / n
+                kept = torch.cos((u + 0.008) / 1.008 * torch.pi / 2).square()
+                betas = (1 - kept[1:] / kept[:-1]).clamp(max=0.999).float()
+            case other:
+                raise NotSupported(f"{source}: beta_schedule {other!r} is not known here.")
+    return (1.0 - betas).cumprod(0).double()
+
+
+def export_diffusers(model: Diffusion, folder: Path) -> None:
+    """Write a run as a DDPMPipeline's folder that diffusers loads.
+
+    Args:
+        model: Whose network is `diffusers-unet`, on DDPM's table.
+        folder: New, or empty.
+
+    Raises:
+        NotSupported: a model that no pipeline of theirs can run, with the reason.
+    """
+    reason = cannot_export(model)
+    if reason is not None:
+        raise NotSupported(f"this run cannot be a diffusers pipeline: {reason}.")
+    from diffusers import DDIMScheduler, DDPMPipeline, UNet2DModel
+
+    schedule, network = model.denoiser.schedule, model.denoiser.network
+    assert isinstance(schedule, DiscreteDDPM)
+    predicts = next(k for k, v in _PREDICTS.items() if v == model.denoiser.parametrisation)
+    scheduler = DDIMScheduler(
+        num_train_timesteps=schedule.steps,
+        beta_start=schedule.first,
+        beta_end=schedule.last,
+        beta_schedule="linear",
+        prediction_type=predicts,
+        clip_sample=False,
+        timestep_spacing="trailing",
+    )
+    inner = network.inner
+    assert isinstance(inner, UNet2DModel)
+    pipeline: Any = DDPMPipeline(unet=inner, scheduler=scheduler)
+    pipeline.save_pretrained(folder, safe_serialization=True)
+
+
+def cannot_export(model: Diffusion) -> str | None:
+    """Why a model is no diffusers pipeline; None if it is one."""
+    d = model.denoiser
+    if not isinstance(d.network, DiffusersUNet):
+        return 'its network is our own, which diffusers does not have; train with model.network = "diffusers-unet"'
+    if not isinstance(d.schedule, DiscreteDDPM):
+        return 'its schedule is not DDPM\'s table; train with model.schedule = "ddpm"'
+    if d.parametrisation not in _PREDICTS.values():
+        return f"its network gives {d.parametrisation}, which their schedulers do not know; use eps, x0 or v"
+    if d.data_sd != 1:
+        return "its network sees scaled inputs; train with model.data_sd = 1"
+    return None
+
+
+def tell_table(network: nn.Module, schedule: Schedule) -> None:
+    """Give a `DiffusersUNet` the table whose indices it is told."""
+    if not isinstance(network, DiffusersUNet):
+        return
+    if not isinstance(schedule, Discrete):
+        raise ValueError('the network diffusers-unet counts levels of a table; use the schedule "ddpm"')
+    network.table = schedule.table.clone()
