@@ -267,6 +267,16 @@ def test_flops_of_a_small_gan_by_hand() -> None:
     assert steps_for(Budget(10.5 * (made + d_move + g_move), "flops"), lambda: trainer, name="x") == 10
 
 
+def test_flops_of_a_gradient_penalty_are_counted() -> None:
+    settings = [*SMALL, "model.discriminator_steps=1"]
+    made = {}
+    for weight in ("", "model.terms=[]"):
+        config = resolve(load_recipe("gan/wgan-gp", [*settings, *([weight] if weight else [])], data="mnist-5k"))
+        made[weight] = flops_a_step(runs.make_trainer(config, runs.load_data(config)), steps=2)
+    # D is 784-8-1: the penalty's forward, its slope and the gradient of that through both layers
+    assert made[""] > 1.3 * made["model.terms=[]"]
+
+
 def test_a_budget_of_less_than_a_step_is_refused() -> None:
     with pytest.raises(ConfigError, match="not buy gan-x a single"):
         steps_for(Budget(0.5, "steps"), pytest.fail, name="gan-x")
@@ -387,7 +397,11 @@ def test_a_failed_cell_is_told_and_not_fatal(tmp_path: Path, in_this_process: No
     bad.write_text(
         Path(runs.__file__).parent.joinpath("recipes/gan/vanilla.toml").read_text().replace("lr = ", "lr = 1e30  # ")
     )
-    found = small(tmp_path / "c", ["gan/lsgan", str(bad)], seeds=1, budget="30steps")
+    place = tmp_path / "c/cells/bad"  # a picture from before it failed does not make it judged
+    small(tmp_path / "c", ["gan/lsgan"], seeds=1, budget="30steps")
+    place.mkdir()
+    shutil.copy(tmp_path / "c/cells/gan-lsgan/seed-0.png", place / "seed-0.png")
+    found = small(tmp_path / "c", ["gan/lsgan", str(bad)], seeds=1, budget="30steps", resume=True)
     good, failed = found.rows
     assert good.quality["frechet"]
     assert not failed.quality

@@ -7,9 +7,10 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from pushforward.errors import ConfigError
 from pushforward.training.trainer import Trainer
@@ -72,12 +73,30 @@ def seconds_a_step(trainer: Trainer) -> float:
     return statistics.fmean(t for t in timed if t < 10 * usual)
 
 
+class Flops(TorchDispatchMode):
+    """Counts floating-point operations of products and convolutions, by PyTorch's own formulas.
+
+    (`torch.utils.flop_counter.FlopCounterMode` also keeps a tree of modules, which stumbles over gradient penalties.)
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0.0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        count = flop_registry.get(func._overloadpacket)
+        if count is not None:
+            self.total += count(*args, **(kwargs or {}), out_val=out)
+        return out
+
+
 def flops_a_step(trainer: Trainer, *, steps: int = 16) -> float:
     """Mean floating-point operations of a training step: products and convolutions, forwards and backwards."""
-    with FlopCounterMode(display=False) as counter:
+    with Flops() as counter:
         for _ in trainer.steps(trainer.step + steps):
             pass
-    return counter.get_total_flops() / steps
+    return counter.total / steps
 
 
 def steps_for(budget: Budget, trial: Callable[[], Trainer], *, name: str) -> int:

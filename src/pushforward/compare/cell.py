@@ -21,10 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from pushforward import runs
-from pushforward.compare.budget import flops_a_step
+from pushforward.compare.budget import Flops, flops_a_step
 from pushforward.compare.engines import PARENT
 from pushforward.compare.plan import Entry, Plan, cell_file, cell_folder
 from pushforward.compare.table import read_cell
@@ -97,7 +96,7 @@ def _work(plan: Plan, entry: Entry, seed: int, folder: Path, file: Path) -> dict
         runs.save_picture(judged.x[: runs.POINTS], file.with_name(f"seed-{seed}.png"))
     loaded = runs.load_run(folder)
     log = read_log(folder / "log.jsonl")
-    with FlopCounterMode(display=False) as counter:
+    with Flops() as counter:
         loaded.model.sample(8, generator=torch.Generator().manual_seed(0))
     return {
         "protocol": judge.protocol(),
@@ -111,7 +110,7 @@ def _work(plan: Plan, entry: Entry, seed: int, folder: Path, file: Path) -> dict
             "training FLOPs": loaded.step * _flops(entry, seed, folder),
             "peak memory MB": max((row["peak_memory_mb"] for row in log if "peak_memory_mb" in row), default=None),
             "sampling ms": found["sampling_ms_an_image"],
-            "sampling FLOPs": counter.get_total_flops() / 8,
+            "sampling FLOPs": counter.total / 8,
             "network evaluations": getattr(loaded.model, "evaluations", 1),
         },
         "capabilities": {c: hasattr(loaded.model, c) for c in ("log_prob", "energy", "score", "encode")},

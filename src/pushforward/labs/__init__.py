@@ -33,6 +33,9 @@ LABS: dict[str, tuple[str, str]] = {
     "collapse": ("pushforward.labs.collapse", "Which GANs find all Gaussians of a ring or a grid?"),
     "stacked": ("pushforward.labs.stacked", "Which GANs find all 1,000 modes of stacked MNIST?"),
     "gaussian": ("pushforward.labs.gaussian", "How does a GAN learn one Gaussian on a line?"),
+    "solvers": ("pushforward.labs.solvers", "Does DDPM in 1,000 steps give more than a good solver in ten?"),
+    "guidance": ("pushforward.labs.guidance", "What does classifier-free guidance buy, and what does it cost?"),
+    "posterior": ("pushforward.labs.posterior", "How many steps does posterior sampling need?"),
     "corruption": ("pushforward.labs.corruption", "Do the metrics grow worse with growing damage to images?"),
 }
 

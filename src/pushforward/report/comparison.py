@@ -108,8 +108,8 @@ def _model(out: Path, entry: dict[str, Any], row: dict[str, Any], share: int) ->
             for m, q in quality.items()
             if m.startswith("class ") and m[6:].isdigit()
         },
-        "samples": _picture(place / f"seed-{first}.png", share // 4),
-        "neighbours": _picture(place / f"seed-{first}-neighbours.png", share // 4),
+        "samples": _picture(place / f"seed-{first}.png", share // 4) if seeds else None,
+        "neighbours": _picture(place / f"seed-{first}-neighbours.png", share // 4) if seeds else None,
         "real": _picture(runs[first] / "samples" / "real.png", LARGEST // 40) if seeds else None,
         "animation": _animation(runs[first] / "samples", share // 3) if seeds else None,
         "logs": [log for log in logs.values() if log],
