@@ -14,6 +14,7 @@ from pushforward.data.fetch import load
 from pushforward.data.images import ImageSet
 from pushforward.data.toy import Ring
 from pushforward.errors import ConfigError, DataError, NotSupported
+from pushforward.labs import guidance, posterior, solvers, trained
 from pushforward.labs.collapse import better, covered, one
 from pushforward.labs.corruption import _finding, steps_back
 from pushforward.labs.stacked import joint, judged
@@ -152,3 +153,67 @@ def test_a_recipe_named_twice_is_refused(tmp_path: Path, name: str) -> None:
 def test_the_collapse_lab_is_for_the_plane(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="in the plane"):
         labs.run_lab("collapse", tmp_path, quiet=True, data="mixture-1d")
+
+
+# --- labs of diffusion models -----------------------------------------------------------------------------------
+
+
+def measured(**values: float) -> dict[str, Measurement]:
+    return {k: Measurement(v, 1.0 if k == "frechet" else 0.01, "given", 10, 10) for k, v in values.items()}
+
+
+def test_verdicts_of_the_solver_lab() -> None:
+    def found(ratio: float, few: float, recall: float) -> list[str]:
+        table = {
+            "DDPM-1000": solvers.Outcome(1000, ratio, measured(frechet=20.0, recall=0.7)),
+            "DDIM-50": solvers.Outcome(50, 1.0, measured(frechet=22.0, recall=recall)),
+            "UniPC-10": solvers.Outcome(10, 0.2, measured(frechet=few, recall=0.6)),
+        }
+        return [f.verdict for f in solvers.findings(table)]
+
+    assert found(20.9, 21.0, 0.6) == ["supported", "supported", "supported"]
+    assert found(21.5, 22.5, 0.69) == ["not supported", "unclear", "unclear"]
+    assert found(18.0, 40.0, 0.8) == ["not supported", "not supported", "not supported"]
+
+
+def test_verdicts_of_the_guidance_lab() -> None:
+    def outcome(accuracy: float, frechet: float, recall: float) -> guidance.Outcome:
+        return guidance.Outcome(accuracy, 0.0, measured(frechet=frechet, recall=recall))
+
+    table = {f"s = {s:g}": outcome(0.9, 20.0, 0.7) for s in guidance.SCALES}
+    table["s = 3"] = outcome(0.99, 20.0, 0.7)
+    table["s = 100"] = outcome(1.0, 90.0, 0.1)
+    table["s = 7.5"] = outcome(1.0, 50.0, 0.4)
+    for name, frechet in (("interval", 30.0), ("rescale", 50.5), ("parallel", 70.0)):
+        table[f"s = 7.5, {name}"] = outcome(1.0, frechet, 0.4)
+    verdicts = [f.verdict for f in guidance.findings(table, 1000)]
+    assert verdicts == ["supported", "supported", "supported", "supported", "unclear", "not supported"]
+
+
+def test_verdicts_of_the_posterior_lab() -> None:
+    psnr = {"dps": {1000: [20.0, 21.0, 22.1], 50: [15.0, 15.5, 17.0]}}
+    psnr |= {"diffpir": {20: [19.5, 20.6, 21.5]}, "mmps": {50: [22.0, 23.0, 24.0]}, "pigdm": {50: [12.0, 13.0, 14.0]}}
+    curves = {m: {s: {"psnr": v} for s, v in by.items()} for m, by in psnr.items()}
+    verdicts = [f.verdict for f in posterior.findings(curves, 2.0)]
+    assert verdicts == ["supported", "supported", "supported", "supported", "not supported"]
+    assert posterior.findings(curves, 2.2)[0].verdict == "not supported"
+
+
+def test_the_diffusion_labs_run_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = ["train.batch_size=16", "model.network.width=16", "train.precision=no"]
+    plain = trained.load_recipe
+    monkeypatch.setattr(trained, "load_recipe", lambda name, given, data: plain(name, [*given, *small], data=data))
+    monkeypatch.setattr(solvers, "CASES", {k: v | {"steps": min(v["steps"], 20)} for k, v in solvers.CASES.items()})
+    found = labs.run_lab("solvers", tmp_path / "s", quiet=True, train_steps=2, n=20, timed=2, rounds=1)
+    assert len(found) == 3
+    table = json.loads((tmp_path / "s/solvers.json").read_text())["solvers"]
+    assert table["Heun-6"]["evaluations"] == 11
+    found = labs.run_lab("guidance", tmp_path / "g", quiet=True, train_steps=2, n=20, steps=2)
+    assert len(found) == 6
+    assert len(json.loads((tmp_path / "g/guidance.json").read_text())["settings"]) == 9
+    monkeypatch.setattr(posterior, "STEPS", {"dps": (6, 3), "diffpir": (3,), "mmps": (3,), "pigdm": (3,)})
+    found = labs.run_lab("posterior", tmp_path / "p", quiet=True, run=str(tmp_path / "s/run"), n=2, rounds=1)
+    assert len(found) == 5
+    assert (tmp_path / "p/dps-6.png").exists()
+    with pytest.raises(NotSupported, match="classes"):
+        labs.run_lab("guidance", tmp_path / "x", quiet=True, run=str(tmp_path / "s/run"), n=20)

@@ -132,7 +132,7 @@ def findings(curves: Curves, ratio: float) -> list[Finding]:
         best = max(curves[method], key=lambda s: _mean(curves[method][s]["psnr"])[0])
         a, b = curves[method][best]["psnr"], curves["dps"][most]["psnr"]
         gap, error = _mean([u - v for u, v in zip(a, b, strict=True)])
-        good: Verdict = "supported" if gap > -2 * error and gap > -1 else "not supported"
+        good: Verdict = "supported" if gap - 2 * error > -1 else "not supported" if gap + 2 * error < -1 else "unclear"
         out.append(
             Finding(
                 f"{method} in at most 100 steps comes within 1 dB of DPS in {most}.",
