@@ -1,80 +1,127 @@
-"""Quality against training time: one recipe on full MNIST, judged at given minutes against the test images.
+"""Quality against training time: recipes on full MNIST, judged against the test images whenever a budget is spent; resumable, a line a judgement.
 
-    PUSHFORWARD_DATA=../shared/data python benchmarks/quality.py gan/dcgan --minutes 1 3 10 --out docs/results/quality-dcgan
+    PUSHFORWARD_DATA=../shared/data python benchmarks/quality.py gan/dcgan-conditional diffusion/edm [--seeds 0 1 2] [--cpu-minutes 6 20 60] [--jobs 2]
 
-Time is that of training steps alone; judging and sampling are not counted. The recipe was chosen on training images only.
+A run is one thread, so that two of them side by side fill two cores, and its time is that of its thread: 6 CPU minutes are 3 minutes of two cores. Only
+training counts; sampling and judging do not. Recipes were chosen on training images held out. What is in the file already is not repeated,
+but the run must be trained anew to come to what is not.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
-import torch
+METRICS = ["frechet", "kid", "precision-recall", "density-coverage", "classes"]
+KEPT = ("frechet", "kid", "precision", "recall", "density", "coverage", "class entropy")
 
-from pushforward import runs
-from pushforward.build import resolve
-from pushforward.config import load_recipe
-from pushforward.data.images import save_grid, to_bytes
-from pushforward.evaluation import Sides, measure, reference
 
-METRICS = ["frechet", "precision-recall", "classes"]
+def one(recipe: str, seed: int, minutes: list[float], n: int, settings: list[str], out: Path) -> None:
+    """Train one run and append a line at each budget."""
+    import torch
+
+    torch.set_num_threads(1)
+    from pushforward import build, runs
+    from pushforward.config import load_recipe
+    from pushforward.data.images import save_grid, to_bytes
+    from pushforward.evaluation import Sides, measure, reference
+
+    config = build.resolve(load_recipe(recipe, [*settings, f"train.seed={seed}"], data="mnist"))
+    config = runs.with_precision(config)
+    trainer = runs.make_trainer(config, runs.load_data(config))
+    side = reference("mnist", n=n)
+    model, spent, waiting = trainer.model, 0.0, sorted(minutes)
+    assert trainer.ema is not None
+    began = time.process_time()
+    for report in trainer.steps(10**9):
+        if spent + time.process_time() - began < 60 * waiting[0]:
+            continue
+        spent += time.process_time() - began
+        budget = waiting.pop(0)
+        start = time.process_time()
+        with trainer.ema.swapped_in():
+            model.settle()
+            model.eval()
+            x = to_bytes(runs.sample(model, n, seed=seed))
+            model.train()
+        sampling = time.process_time() - start
+        values = measure(Sides(side.real, side.by(x), side.floor["floor"]), METRICS)
+        shares = [values[f"class {k}"].value for k in range(10)]
+        row = {
+            "recipe": recipe,
+            "settings": settings,
+            "seed": seed,
+            "cpu_minutes": budget,
+            "steps": report.step,
+            "images": report.step * config.train.batch_size,
+            "precision": config.train.precision,
+            "n": n,
+            "extractor_sha256": side.by.sha256,
+            "sampling_cpu_ms": 1000 * sampling / n,
+            "evaluations": model.sampler.evaluations() if hasattr(model, "sampler") else 1,
+            "values": {k: [values[k].value, values[k].stderr] for k in KEPT},
+            "rarest": min(shares),
+            "commonest": max(shares),
+        }
+        with out.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        if seed == 0:
+            save_grid(x[:100], out.with_name(f"quality-{recipe.replace('/', '-')}-{budget:g}.png"), scale=1)
+        v = row["values"]
+        print(f"{recipe} {seed} {budget:g} CPU min, step {report.step}: Frechet {v['frechet'][0]:.1f}, R {v['recall'][0]:.3f}, classes {row['rarest']:.3f} to {row['commonest']:.3f}", flush=True)  # fmt: skip
+        if not waiting:
+            return
+        began = time.process_time()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipe")
-    parser.add_argument("--data", default="mnist")
-    parser.add_argument("--minutes", type=float, nargs="+", default=[1, 3, 10])
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("recipes", nargs="+")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--cpu-minutes", type=float, nargs="+", default=[6, 20, 60])
+    parser.add_argument("-n", type=int, default=10_000, help="samples judged; the table is of 10,000")
     parser.add_argument("--set", dest="settings", action="append", default=[])
-    parser.add_argument("--out", type=Path, required=True, help="stem of the .json and .png that are written")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=Path("docs/results/quality.jsonl"))
+    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    config = resolve(load_recipe(args.recipe, [*args.settings, f"train.seed={args.seed}"], data=args.data))
-    config = runs.with_precision(config)
-    side = reference(args.data)
-    trainer = runs.make_trainer(config, runs.load_data(config))
-    model = trainer.model
-    assert trainer.ema is not None
-    plain = lambda values: {k: {"value": m.value, "stderr": m.stderr} for k, m in values.items()}  # noqa: E731
-    found: dict[str, Any] = {
-        "command": " ".join(sys.argv),
-        "recipe": args.recipe,
-        "settings": args.settings,
-        "seed": args.seed,
-        "n": side.n,
-        "extractor_sha256": side.by.sha256,
-        "precision": config.train.precision,
-        "threads": torch.get_num_threads(),
-        "floor": {
-            rung: plain(measure(Sides(side.real, f, side.floor["floor"]), METRICS)) for rung, f in side.floor.items()
-        },
-        "at": [],
+    if args.one:
+        one(args.recipes[0], args.seeds[0], args.cpu_minutes, args.n, args.settings, args.out)
+        return
+    lines = args.out.read_text().splitlines() if args.out.exists() else []
+    done = {
+        (r["recipe"], r["seed"], r["cpu_minutes"]) for r in map(json.loads, lines) if r["settings"] == args.settings
     }
-    waiting = sorted(args.minutes)
-    for report in trainer.steps(10**9):
-        if trainer.seconds < 60 * waiting[0]:
-            continue
-        minutes = waiting.pop(0)
-        with trainer.ema.swapped_in():
-            model.settle()
-            x = to_bytes(runs.sample(model, side.n, seed=1))
-        values = plain(measure(Sides(side.real, side.by(x), side.floor["floor"]), METRICS))
-        found["at"].append(
-            {"minutes": minutes, "step": report.step, "images": report.step * config.train.batch_size, "values": values}
-        )
-        save_grid(x[:100], args.out.with_name(f"{args.out.name}-{minutes:g}min.png"), scale=1)
-        shares = [v["value"] for k, v in values.items() if k.startswith("class ") and k[6:].isdigit()]
-        print(
-            f"{args.recipe} {minutes:g} min, step {report.step}: Frechet {values['frechet']['value']:.1f}, precision {values['precision']['value']:.3f}, recall {values['recall']['value']:.3f}, classes {min(shares):.3f} to {max(shares):.3f}",
-            flush=True,
-        )
-        args.out.with_suffix(".json").write_text(json.dumps(found, indent=1))
-        if not waiting:
-            break
+
+    def work(cell: tuple[str, int]) -> None:
+        left = [m for m in args.cpu_minutes if (*cell, m) not in done]
+        if not left:
+            return
+        words = [
+            sys.executable,
+            __file__,
+            cell[0],
+            "--one",
+            "--seeds",
+            str(cell[1]),
+            "--out",
+            str(args.out),
+            "-n",
+            str(args.n),
+        ]
+        words += ["--cpu-minutes", *map(str, left), *(w for s in args.settings for w in ("--set", s))]
+        ran = subprocess.run(words, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        if ran.returncode:
+            print(f"{cell[0]} seed {cell[1]} failed", flush=True)
+
+    with ThreadPoolExecutor(args.jobs) as pool:
+        list(pool.map(work, [(r, s) for s in args.seeds for r in args.recipes]))
 
 
 if __name__ == "__main__":

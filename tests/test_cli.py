@@ -14,27 +14,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from program import call, refused
 
 from pushforward.config import recipe_names
 from pushforward.training import checkpoint
 
 SMALL = ["--set", "model.generator.hidden=[16]", "--set", "model.discriminator.hidden=[16]", "-q"]
 SMALL += ["--set", "train.checkpoint_every=4", "--set", "train.sample_every=4", "--set", "train.log_every=2"]
-
-
-def call(*words: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "pushforward", *map(str, words)], capture_output=True, text=True, cwd=cwd, timeout=120
-    )
-
-
-def refused(*words: object, cwd: Path | None = None) -> str:
-    """Run what must be refused: exit code 2, one or two sentences, no traceback."""
-    done = call(*words, cwd=cwd)
-    assert done.returncode == 2, (done.returncode, done.stdout, done.stderr)
-    assert "Traceback" not in done.stderr
-    assert done.stderr.strip()
-    return done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +53,20 @@ def test_help_never_imports_torch(words: list[str]) -> None:
     assert "Usage" in done.stdout
 
 
-@pytest.mark.parametrize("command", ["train", "sample", "evaluate", "report"])
+@pytest.mark.parametrize("command", ["train", "sample", "evaluate", "report", "compare", "restore", "export"])
 def test_help_has_examples(command: str) -> None:
     assert f"pushforward {command} " in call(command, "--help").stdout.split("xample", 1)[1]
+
+
+def test_it_is_a_program(tmp_path: Path) -> None:
+    """The other tests call it in this process; this one starts it."""
+    words = ["train", "gan/lsgan", "--data", "mnist-5k", "--out", tmp_path / "run", "--set", "train.steps=2", *SMALL]
+    done = launch(*words)
+    assert (done.returncode, done.stdout.strip()) == (0, str(tmp_path / "run")), done.stderr
+    done = launch("train", "gan/vanila", "--out", tmp_path / "x")
+    assert done.returncode == 2
+    assert "vanilla" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_version() -> None:

@@ -312,7 +312,10 @@ def _same_run(new: RunConfig, old: RunConfig, out: Path) -> None:
 def draw_grid(trainer: Trainer, shape: Sequence[int], path: Path) -> Tensor:
     """A picture of samples from latents that stay the same through the run, from the averaged weights; and the samples."""
     model, ema = trainer.model, trainer.ema
-    count = WATCHED if len(shape) == 3 else POINTS
+    watched = (
+        WATCHED if getattr(model, "evaluations", 1) == 1 else GRID
+    )  # what is dear to sample is watched by its grid alone
+    count = watched if len(shape) == 3 else POINTS
     stream = SampleStream(derive_seed(trainer.seed, "grid"), torch.arange(count, device=trainer.accelerator.device))
     with ema.swapped_in() if ema is not None else nullcontext():
         if ema is not None:

@@ -159,6 +159,11 @@ class Diffusion(GenerativeModel):
         assert self.classes is not None
         return self.classes
 
+    @property
+    def evaluations(self) -> int:
+        """Of the denoiser, for each sample."""
+        return self.sampler.evaluations()
+
     def guided(self, labels: Tensor | None) -> Denoiser:
         """The denoiser as the sampler wants it, its labels bound."""
         s = self.sampler
