@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from program import call, refused
+from program import call, launch, refused
 
 from pushforward.config import recipe_names
 from pushforward.training import checkpoint
