@@ -56,7 +56,7 @@ def test_images_that_cannot_be_compared_are_refused() -> None:
 
 def model() -> Diffusion:
     torch.manual_seed(0)
-    network = UNet(shape=(1, 12, 12), width=8, multipliers=(1, 2), blocks=1, groups=4)
+    network = UNet(shape=(1, 12, 12), width=8, multipliers=(1, 2), blocks=1)
     denoiser = NetworkDenoiser(network, VE(), parametrisation="edm")
     return Diffusion(denoiser=denoiser, shape=(1, 12, 12), sampler=Sampler()).eval()
 

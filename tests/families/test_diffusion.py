@@ -35,7 +35,7 @@ def images(classes: bool = False) -> ImageSet:
 
 def small(*, classes: int | None = None, sampler: Sampler | None = None) -> Diffusion:
     torch.manual_seed(0)
-    network = UNet(shape=(1, 8, 8), width=8, multipliers=(1, 2), blocks=1, groups=4, classes=classes)
+    network = UNet(shape=(1, 8, 8), width=8, multipliers=(1, 2), blocks=1, classes=classes)
     for m in network.modules():  # what starts at zero would hide wrong wiring
         if isinstance(m, nn.Conv2d | nn.Linear) and not m.weight.any():
             nn.init.normal_(m.weight, 0.0, 0.1)
@@ -190,7 +190,7 @@ def test_labels_of_an_unconditional_model_are_refused() -> None:
 
 @pytest.mark.parametrize("side", [7, 9, 28, 30])
 def test_unet_takes_any_size_and_every_pixel_counts(side: int) -> None:
-    net = UNet(shape=(2, side, side), width=8, multipliers=(1, 2, 2), blocks=1, groups=4)
+    net = UNet(shape=(2, side, side), width=8, multipliers=(1, 2, 2), blocks=1)
     nn.init.normal_(net.head.weight, 0.0, 0.1)
     for m in net.modules():
         if isinstance(m, nn.Conv2d) and not m.weight.any():
@@ -204,7 +204,7 @@ def test_unet_takes_any_size_and_every_pixel_counts(side: int) -> None:
 
 def test_networks_are_told_level_and_class() -> None:
     for net in (
-        UNet(shape=(1, 8, 8), width=8, groups=4, classes=3),
+        UNet(shape=(1, 8, 8), width=8, classes=3),
         MLPDenoiserNetwork(shape=(2,), hidden=16, classes=3),
     ):
         for p in net.parameters():
@@ -261,7 +261,7 @@ def test_what_makes_no_sense_is_refused_with_the_reason() -> None:
     refused({"sampler": {"solver": "unipc", "order": 9}}, "order")
     refused({"wieghting": "plain"}, "weighting")
     refused({"weighting": "heavy"}, "plain")
-    refused({"network": {"name": "unet", "width": 20, "groups": 16}}, "groups")
+    refused({"network": {"name": "unet", "width": 0}}, "at least 1")
     refused({"label_dropout": 1.0}, "label_dropout")
     refused({"data_sd": 0.0}, "data_sd")
 

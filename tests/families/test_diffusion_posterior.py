@@ -303,7 +303,7 @@ def test_posterior_methods_leave_the_networks_gradients_alone() -> None:
     from pushforward.families.diffusion.denoisers import NetworkDenoiser
     from pushforward.networks.unet import UNet
 
-    denoiser = NetworkDenoiser(UNet(shape=(1, 8, 8), width=8, groups=4), DiscreteDDPM(), parametrisation="eps")
+    denoiser = NetworkDenoiser(UNet(shape=(1, 8, 8), width=8), DiscreteDDPM(), parametrisation="eps")
     operator = OPERATORS["inpaint-box"]((1, 8, 8))
     y, grid = torch.zeros(2, 1, 8, 8), uniform_grid(DiscreteDDPM(), 3)
     for method in ("dps", "pigdm", "mmps"):

@@ -48,7 +48,7 @@ def resolve(table: Table) -> tuple[Table, tuple[str, ...]]:
     }
     sampler = sampler_table(table.get("sampler", {}), "model.sampler")
     rest = {k: v for k, v in table.items() if k not in (*parts, "sampler")}
-    valid = {*_OF_DENOISER, "classes", "label_dropout", "weighting", "times"}
+    valid = {*_OF_DENOISER, "classes", "label_dropout", "weighting", "times", "times_centre"}
     for key in rest:
         if key not in valid:
             raise ConfigError(f"unknown key 'model.{key}': {nearest(key, ['family', *_TABLES, 'sampler', *valid])}")
@@ -190,5 +190,5 @@ def build(table: Table, shape: tuple[int, ...], batch_size: int) -> Diffusion:
         denoiser=denoiser,
         shape=shape,
         sampler=make_sampler(table["sampler"]),
-        **{k: table[k] for k in ("classes", "label_dropout", "weighting", "times")},
+        **{k: table[k] for k in ("classes", "label_dropout", "weighting", "times", "times_centre")},
     )

@@ -44,19 +44,15 @@ class PlaceNorm(nn.Module):
         return F.layer_norm(x.permute(0, 2, 3, 1), self.weight.shape, self.weight, self.bias).permute(0, 3, 1, 2)
 
 
-def norm_of(c, groups):
-    return PlaceNorm(c) if groups == 1 else nn.GroupNorm(min(groups, c), c)
-
-
 class Block(nn.Module):
     """x + conv(act(norm(conv(act(norm(x)))))), scaled and shifted in the middle by the embedding; (B, c_in, H, W) -> (B, c_out, H, W)."""
 
-    def __init__(self, c_in: int, c_out: int, embedding: int, groups: int) -> None:
+    def __init__(self, c_in: int, c_out: int, embedding: int) -> None:
         super().__init__()
-        self.norm1 = norm_of(c_in, groups)
+        self.norm1 = PlaceNorm(c_in)
         self.conv1 = nn.Conv2d(c_in, c_out, 3, padding=1)
         self.told = nn.Linear(embedding, 2 * c_out)
-        self.norm2 = norm_of(c_out, groups)
+        self.norm2 = PlaceNorm(c_out)
         self.conv2 = nn.Conv2d(c_out, c_out, 3, padding=1)
         self.skip = nn.Identity() if c_in == c_out else nn.Conv2d(c_in, c_out, 1)
         nn.init.zeros_(self.conv2.weight)
@@ -72,9 +68,9 @@ class Block(nn.Module):
 class Attention(nn.Module):
     """Self-attention over all places, added to the input; (B, c, H, W) -> the same."""
 
-    def __init__(self, channels: int, heads: int, groups: int) -> None:
+    def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
-        self.norm = norm_of(channels, groups)
+        self.norm = PlaceNorm(channels)
         self.heads = heads
         self.qkv = nn.Linear(channels, 3 * channels)
         self.out = nn.Linear(channels, channels)
@@ -117,7 +113,6 @@ class UNet(nn.Module):
         blocks: A level, on the way down and on the way up.
         fold: Side of the squares of pixels that are folded into channels before the first level.
         attention: Self-attention in the middle.
-        groups: Of group normalisation.
         classes: Number of classes; label `classes` is "no label". None: no labels.
     """
 
@@ -130,19 +125,16 @@ class UNet(nn.Module):
         blocks: int = 2,
         fold: int = 2,
         attention: bool = True,
-        groups: int = 16,
         classes: int | None = None,
     ) -> None:
         super().__init__()
         if len(shape) != 3:
             raise ValueError(f"a U-Net needs images; got shape {tuple(shape)}")
-        if width < 1 or blocks < 1 or fold < 1 or groups < 1 or not multipliers or min(multipliers) < 1:
+        if width < 1 or blocks < 1 or fold < 1 or not multipliers or min(multipliers) < 1:
             raise ValueError(
-                f"width = {width}, blocks = {blocks}, fold = {fold}, groups = {groups}, multipliers = {list(multipliers)}: each at least 1"
+                f"width = {width}, blocks = {blocks}, fold = {fold}, multipliers = {list(multipliers)}: each at least 1"
             )
         widths = [width * m for m in multipliers]
-        if any(c % min(groups, c) for c in widths):
-            raise ValueError(f"groups = {groups} must divide the widths {widths}")
         self.shape, self.fold = tuple(shape), fold
         self.multiple = fold * 2 ** (len(widths) - 1)
         embedding = 4 * width
@@ -156,17 +148,17 @@ class UNet(nn.Module):
         c = width
         for k, wide in enumerate(widths):
             step: nn.Module = nn.Identity() if k == 0 else nn.Conv2d(c, wide, 2, stride=2)
-            down.append(Stage(step, [Block(wide, wide, embedding, groups) for _ in range(blocks)]))
+            down.append(Stage(step, [Block(wide, wide, embedding) for _ in range(blocks)]))
             c = wide
         heads = max(1, c // 32)
-        self.middle = Attention(c, heads, groups) if attention and c % heads == 0 else nn.Identity()
+        self.middle = Attention(c, heads) if attention and c % heads == 0 else nn.Identity()
         for k, wide in reversed(list(enumerate(widths))):
             step = nn.Identity() if k == len(widths) - 1 else nn.ConvTranspose2d(c, wide, 2, stride=2)
-            first = Block(2 * wide, wide, embedding, groups)
-            up.append(Stage(step, [first, *(Block(wide, wide, embedding, groups) for _ in range(blocks - 1))]))
+            first = Block(2 * wide, wide, embedding)
+            up.append(Stage(step, [first, *(Block(wide, wide, embedding) for _ in range(blocks - 1))]))
             c = wide
         self.down, self.up = nn.ModuleList(down), nn.ModuleList(up)
-        self.norm = norm_of(width, groups)
+        self.norm = PlaceNorm(width)
         self.head = nn.Conv2d(width, fold**2 * shape[0], 3, padding=1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]

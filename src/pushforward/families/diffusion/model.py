@@ -27,11 +27,11 @@ EARLIEST = 1e-3  # no time below is trained on where times are uniform
 # --- what is drawn and how it is weighed ------------------------------------------------------------------------
 
 
-def draw_times(denoiser: NetworkDenoiser, kind: Times, stream: SampleStream) -> Tensor:
+def draw_times(denoiser: NetworkDenoiser, kind: Times, stream: SampleStream, *, centre: float = -1.2) -> Tensor:
     """A time for each sample, float64 (B,).
 
-    "uniform" on [0.001, 1]; "discrete", one of the schedule's own levels; "log-normal", log(sigma / alpha) ~ N(-1.2, 1.2^2) (Karras et al.
-    2022, table 1); "logit-normal", t the sigmoid of a standard normal (Esser et al. 2024, arXiv 2403.03206).
+    "uniform" on [0.001, 1]; "discrete", one of the schedule's own levels; "log-normal", log(sigma / alpha) ~ N(centre, 1.2^2) (Karras et al.
+    2022, table 1, where the centre is -1.2); "logit-normal", t the sigmoid of a standard normal (Esser et al. 2024, arXiv 2403.03206).
     """
     schedule = denoiser.schedule
     if kind == "uniform":
@@ -42,7 +42,7 @@ def draw_times(denoiser: NetworkDenoiser, kind: Times, stream: SampleStream) -> 
     z = stream.normal((len(stream),)).double()
     if kind == "logit-normal":
         return torch.sigmoid(z)
-    return schedule.time(torch.exp(1.2 * z - 1.2)).clamp(max=1)
+    return schedule.time(torch.exp(1.2 * z + centre)).clamp(max=1)
 
 
 def weigh(kind: Weighting, alpha: Tensor, sigma: Tensor, scaling: Scaling, data_sd: float) -> Tensor:
@@ -100,6 +100,7 @@ class Diffusion(GenerativeModel):
         label_dropout: Share of labels that are hidden in training, for guidance.
         weighting: Of the loss.
         times: How times are drawn.
+        times_centre: Mean of log(sigma / alpha) when they are log-normal: the higher, the more is learned of the whole and the less of edges.
     """
 
     def __init__(
@@ -112,10 +113,16 @@ class Diffusion(GenerativeModel):
         label_dropout: float = 0.1,
         weighting: Weighting = "plain",
         times: Times = "uniform",
+        times_centre: float = -1.2,
     ) -> None:
         super().__init__()
         self.denoiser, self.shape, self.sampler, self.classes = denoiser, shape, sampler, classes
-        self.label_dropout, self.weighting, self.times = label_dropout, weighting, times
+        self.label_dropout, self.weighting, self.times, self.times_centre = (
+            label_dropout,
+            weighting,
+            times,
+            times_centre,
+        )
 
     def phases(self) -> tuple[Phase, ...]:
         return (Phase("denoiser", self.denoiser, self.loss),)
@@ -127,7 +134,7 @@ class Diffusion(GenerativeModel):
         if labels is not None and self.label_dropout:
             hidden = stream.uniform((len(x),)) < self.label_dropout
             labels = labels.masked_fill(hidden.to(labels.device), self.null)
-        t = draw_times(self.denoiser, self.times, stream)
+        t = draw_times(self.denoiser, self.times, stream, centre=self.times_centre)
         eps = stream.normal(x.shape)
         shape = (-1, *[1] * (x.ndim - 1))
         alpha, sigma = (v.reshape(shape).to(x.dtype) for v in self.denoiser.schedule.levels(t))
