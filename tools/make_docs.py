@@ -382,6 +382,19 @@ def family() -> list[str]:
     return lines
 
 
+def jobs() -> list[str]:
+    found = read("compare-jobs")
+    if found is None:
+        return []
+    times = "; ".join(f"{n} at a time: {', '.join(f'{v:.0f}' for v in values)} s" for n, values in found["seconds"].items())
+    return [
+        "## Comparisons side by side",
+        "",
+        f"Three recipes and two seeds, {found['steps']} steps a cell, one thread a cell. {times}: **{found['ratio']:.2f} times** faster. Made by `python {found['command']}`.",
+        "",
+    ]
+
+
 def resampling() -> list[str]:
     file = DOCS / "results" / "resampling.jsonl"
     if not file.exists():
