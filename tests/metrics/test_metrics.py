@@ -17,6 +17,7 @@ from pushforward.metrics import (
     kernel_distance,
     prdc,
     precision_recall,
+    reverse_kl,
 )
 from pushforward.metrics.measurement import as_features
 
@@ -254,3 +255,31 @@ def test_precision_recall_of_spread_out_features(kind: str, far: float) -> None:
         real[7] = far
     p, r = precision_recall(real=real, fake=fake, k=3)
     assert (p.value, r.value) == brute_precision_recall(real, fake, 3)
+
+
+@pytest.mark.parametrize(
+    ("x", "said"),
+    [
+        (np.ma.masked_array(np.zeros((9, 2)), mask=np.eye(9, 2)), "2 masked"),
+        (np.array([["a", "b"]] * 9), "real numbers"),
+        (np.zeros((9, 2), dtype=object), "real numbers"),
+        (np.zeros((9, 2), dtype="datetime64[s]"), "real numbers"),
+        (np.zeros((9, 2), dtype=np.complex64), "real numbers"),
+    ],
+    ids=["masked", "text", "objects", "dates", "complex"],
+)
+def test_arrays_that_are_no_features_are_refused_in_words(x: np.ndarray, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        frechet_distance(real=x, fake=np.random.default_rng(0).normal(size=(9, 2)))
+
+
+def test_odd_but_good_arrays_are_read() -> None:
+    x, y = np.random.default_rng(0).normal(size=(2, 40, 3))
+    want = frechet_distance(real=x, fake=y).value
+    for odd in (x.astype(">f8"), np.asfortranarray(x), x.astype(np.longdouble), np.ma.masked_array(x), x[::-1]):
+        assert frechet_distance(real=odd, fake=y).value == pytest.approx(want, rel=1e-9)
+
+
+def test_a_reference_that_is_no_number_is_refused() -> None:
+    with pytest.raises(ValueError, match="sum to 1"):
+        reverse_kl(torch.eye(2), reference=torch.tensor([0.5, float("nan")]))

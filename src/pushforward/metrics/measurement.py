@@ -42,7 +42,7 @@ def as_features(x: Tensor | np.ndarray, name: str, *, minimum: int = 2) -> Tenso
     Raises:
         ValueError: not (n, d), too few rows, or rows that are not finite (their number is named).
     """
-    x = x if isinstance(x, Tensor) else torch.from_numpy(np.ascontiguousarray(x))
+    x = x if isinstance(x, Tensor) else _from_numpy(x, name)
     if x.ndim != 2 or x.shape[1] == 0:
         raise ValueError(f"{name} must be features of shape (n, d); got {tuple(x.shape)}.")
     if len(x) < minimum:
@@ -61,6 +61,19 @@ def as_features(x: Tensor | np.ndarray, name: str, *, minimum: int = 2) -> Tenso
             f"{name} has values up to {largest:.1g}; beyond {LARGEST:.0e} their squares lose all meaning. Scale them."
         )
     return x
+
+
+def _from_numpy(x: np.ndarray, name: str) -> Tensor:
+    if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
+        raise ValueError(
+            f"{name} is a masked array with {int(np.ma.getmaskarray(x).sum())} masked entries; fill or drop them."
+        )
+    array = np.asarray(x)
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"{name} holds {array.dtype} entries; features are real numbers.")
+    if array.dtype.itemsize > 8:
+        array = array.astype(np.float64)
+    return torch.from_numpy(np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="), copy=False)))
 
 
 def _largest(x: Tensor) -> float:

@@ -76,7 +76,7 @@ def reverse_kl(logits: Tensor | np.ndarray, *, reference: Tensor | np.ndarray | 
     """
     q = torch.tensor([m.value for m in class_histogram(logits)], dtype=torch.float64)
     p = torch.full_like(q, 1 / len(q)) if reference is None else torch.as_tensor(reference, dtype=torch.float64)
-    if p.shape != q.shape or (p < 0).any() or abs(float(p.sum()) - 1) > 1e-6:
+    if p.shape != q.shape or not bool((p >= 0).all()) or not abs(float(p.sum()) - 1) <= 1e-6:
         raise ValueError(f"reference must be {len(q)} shares that sum to 1.")
     if ((p == 0) & (q > 0)).any():
         raise ValueError("some fakes are of a class that the reference has not: the divergence is infinite.")
