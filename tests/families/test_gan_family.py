@@ -14,7 +14,7 @@ from oracles import AffineGenerator, LinearCritic, QuadraticCritic
 from torch import Tensor, nn
 
 from pushforward import build
-from pushforward.config import RunConfig
+from pushforward.config import RunConfig, load_recipe
 from pushforward.data.batches import Batches, ImageBatches
 from pushforward.data.images import ImageSet
 from pushforward.errors import ConfigError, NotSupported
@@ -665,3 +665,20 @@ def test_the_table_of_terms_names_each_function_once() -> None:
     functions = [e.function for e in build.gan.TERMS.values()]
     assert len(set(functions)) == len(functions)
     assert all(getattr(terms, f.__name__) is f for f in functions)
+
+
+def test_spectral_norm_bounds_the_embedding_of_labels_too() -> None:
+    settings = ["model.classes=10", 'model.discriminator.norm="spectral"', "model.discriminator.hidden=[8]"]
+    model = build.build_model(build.resolve(load_recipe("gan/lsgan", settings)), (1, 28, 28))
+    embed = model.discriminator.embed  # type: ignore[union-attr]
+    with torch.no_grad():
+        embed.parametrizations.weight.original.mul_(100)  # type: ignore[union-attr]
+    for _ in range(30):
+        weight = embed.weight  # a power iteration each
+    assert float(torch.linalg.matrix_norm(weight, 2)) == pytest.approx(1, rel=0.02)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("weight", ["-1.0", "inf", "nan"])
+def test_weights_of_terms_are_finite_and_not_negative(weight: str) -> None:
+    with pytest.raises(ConfigError, match="at least 0 and finite"):
+        build.resolve(load_recipe("gan/r1", [f"model.terms.0.weight={weight}"]))

@@ -183,3 +183,9 @@ def test_keep_training_moves_the_discriminator_alone() -> None:
     assert changed == {"discriminator"}
     fakes = model.sample(200, generator=SampleStream(9, torch.arange(200)))
     assert float(sampling.logits_of(model, x).mean()) > float(sampling.logits_of(model, fakes).mean())
+
+
+def test_a_logit_that_is_higher_on_fakes_is_no_ratio() -> None:
+    g = torch.Generator().manual_seed(0)
+    with pytest.raises(ValueError, match="no higher"):
+        calibrate(torch.randn(500, generator=g) - 1, torch.randn(500, generator=g) + 1)

@@ -112,13 +112,17 @@ def _term(table: Any, where: str) -> Table:
         function = entry
     if own.get("player") not in ("discriminator", "generator"):
         raise ConfigError(f"{where}.player: say whose loss {table['name']} joins, 'discriminator' or 'generator'.")
-    for key, kind, good in (("weight", float, lambda v: True), ("every", int, lambda v: v >= 1)):
+    checks = (
+        ("weight", float, lambda v: 0 <= v < math.inf, "at least 0 and finite"),
+        ("every", int, lambda v: v >= 1, "at least 1"),
+    )
+    for key, kind, good, said in checks:
         try:
             own[key] = TypeAdapter(kind).validate_python(own.get(key, 1))
         except ValidationError as error:
             raise ConfigError(f"{where}.{key} = {own[key]!r}: {error.errors()[0]['msg'].lower()}.") from None
         if not good(own[key]):
-            raise ConfigError(f"{where}.{key} = {own[key]!r}: must be at least 1.")
+            raise ConfigError(f"{where}.{key} = {own[key]!r}: must be {said}.")
     rest = {k: v for k, v in table.items() if k not in _TERM_KEYS}
     return {**own, **options_of(function, rest, where)}
 
@@ -234,7 +238,8 @@ def build(table: Table, shape: tuple[int, ...], batch_size: int) -> GAN:
     if classes is not None:
         generator = Conditional(generator, classes, embedding)
         try:
-            discriminator = Projection(discriminator, classes)
+            spectral = table["discriminator"].get("norm") == "spectral"
+            discriminator = Projection(discriminator, classes, spectral=spectral)
         except ValueError as error:
             raise ConfigError(f"model.classes = {classes}: {error}.") from error
     if table["unroll_steps"] and has_batch_norm(discriminator):

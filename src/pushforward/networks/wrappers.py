@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
 
 
 class Conditional(nn.Module):
@@ -30,6 +31,7 @@ class Projection(nn.Module):
     Args:
         discriminator: With `features(x) -> (B, width)`, `head: (B, width) -> (B, 1)` and `width`.
         classes: How many.
+        spectral: Bound the embedding's norm by spectral normalisation too, as the other layers'.
 
     Raises:
         ValueError: the discriminator has no features to project on.
@@ -37,13 +39,15 @@ class Projection(nn.Module):
     Reference: Miyato and Koyama 2018, equation 3, arXiv 1802.05637.
     """
 
-    def __init__(self, discriminator: nn.Module, classes: int) -> None:
+    def __init__(self, discriminator: nn.Module, classes: int, *, spectral: bool = False) -> None:
         super().__init__()
         if not all(hasattr(discriminator, part) for part in ("features", "head", "width")):
             raise ValueError("a conditional discriminator needs `features`, `head` and `width`; see networks/mlp.py")
         self.discriminator = discriminator
         self.embed = nn.Embedding(classes, int(discriminator.width))  # type: ignore[arg-type]
         nn.init.normal_(self.embed.weight, 0.0, 0.02)
+        if spectral:
+            spectral_norm(self.embed)
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
         features = self.discriminator.features(x)  # type: ignore[operator]

@@ -154,7 +154,7 @@ def calibrate(real: Tensor, fake: Tensor, *, steps: int = 100) -> Calibration:
         steps: At most.
 
     Raises:
-        ValueError: the logits separate the two sets wholly, so no ratio can be read off them.
+        ValueError: the logits separate the two sets wholly, or are no higher on data, so no ratio can be read off them.
 
     Reference: Turner et al. 2019, section 3.2, arXiv 1811.11357 (that a calibration is needed); Platt 1999.
     """
@@ -175,4 +175,8 @@ def calibrate(real: Tensor, fake: Tensor, *, steps: int = 100) -> Calibration:
         if float(step.abs().max()) < 1e-10:
             break
     scale = float(beta[0] / spread)
+    if scale <= 0:
+        raise ValueError(
+            "the logit is no higher on data than on samples: the discriminator tells nothing of their ratio."
+        )
     return Calibration(scale, float(beta[1]) - scale * float(centre))
