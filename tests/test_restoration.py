@@ -137,3 +137,10 @@ def test_image_files_folders_and_arrays_are_read(tmp_path: Path) -> None:
     np.testing.assert_allclose(found[:, 0].numpy(), x / 127.5 - 1, atol=1e-6)
     with pytest.raises(DataError, match="shape"):
         read_images([tmp_path / "one.png"], (3, 12, 12))
+
+
+def test_phase_retrieval_with_noise_has_a_picture(tmp_path: Path) -> None:
+    found, a = restore(model(), TRUTH, operator="phase-retrieval", method="dps", steps=3, noise=0.1, draws=2)
+    write(found, a, tmp_path, operator="phase-retrieval", method="dps", noise=0.1, seed=0)
+    assert (tmp_path / "restored.png").exists()
+    assert bool((found.measured < 0).any())  # what made its logarithm fail

@@ -103,6 +103,8 @@ def restore(
     """
     if not isinstance(model, Diffusion):
         raise NotSupported("restoring needs a diffusion model; train one: `pushforward train diffusion/edm`.")
+    if model.classes is not None and not model.label_dropout:
+        raise NotSupported("this model was trained with labels alone (label_dropout = 0): it is no prior without them.")
     if operator not in OPERATORS:
         raise ConfigError(f"--operator {operator}: {nearest(operator, OPERATORS)}")
     if method not in METHODS:
@@ -181,11 +183,11 @@ def _shown(y: Tensor, shape: torch.Size) -> Tensor:
         return y.clamp(-1, 1)
     if y.shape[-1] < shape[-1]:
         return F.interpolate(y, size=tuple(shape[-2:]), mode="nearest").clamp(-1, 1)
-    amplitude = torch.fft.fftshift(
-        y, dim=(-2, -1)
-    ).log()  # phase retrieval: the spectrum, low frequencies in the middle
+    amplitude = (
+        torch.fft.fftshift(y, dim=(-2, -1)).clamp(min=1e-6).log()
+    )  # phase retrieval: the spectrum, low frequencies in the middle
     low, high = amplitude.flatten(1).quantile(0.02, dim=1), amplitude.flatten(1).amax(dim=1)
-    scaled = (amplitude - low.reshape(-1, 1, 1, 1)) / (high - low).reshape(-1, 1, 1, 1)
+    scaled = (amplitude - low.reshape(-1, 1, 1, 1)) / (high - low).clamp(min=1e-6).reshape(-1, 1, 1, 1)
     return F.interpolate(scaled * 2 - 1, size=tuple(shape[-2:]), mode="area").clamp(-1, 1)
 
 
@@ -207,7 +209,6 @@ def read_images(paths: Sequence[Path], shape: Sequence[int]) -> Tensor:
 def write(found: Restoration, a: Operator, out: Path, *, operator: str, method: str, noise: float, seed: int) -> None:
     """restored.png (see `pictures`), restored.json (each image's figures) and restored.npz (truth, measured, draws as floats)."""
     out.mkdir(parents=True, exist_ok=True)
-    save_grid(pictures(found), out / "restored.png", columns=2 + len(found.draws) + (len(found.draws) > 1), scale=2)
     table = {
         "operator": operator,
         "method": method,
@@ -222,3 +223,4 @@ def write(found: Restoration, a: Operator, out: Path, *, operator: str, method: 
     stream = io.BytesIO()
     np.savez_compressed(stream, truth=found.truth.numpy(), measured=found.measured.numpy(), draws=found.draws.numpy())
     write_atomic(out / "restored.npz", stream.getvalue())
+    save_grid(pictures(found), out / "restored.png", columns=2 + len(found.draws) + (len(found.draws) > 1), scale=2)

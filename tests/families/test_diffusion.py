@@ -260,6 +260,12 @@ def test_what_makes_no_sense_is_refused_with_the_reason() -> None:
     refused({"sampler": {"solver": "heun", "steps": 1}}, "at least 2")
     refused({"sampler": {"solver": "unipc", "order": 9}}, "order")
     refused({"wieghting": "plain"}, "weighting")
+    refused({"sampler": {"rho": 0.0}}, "rho")
+    refused({"sampler": {"low": 100.0, "high": 140.0}}, "largest ratio")
+    refused({"sampler": {"churn": -1.0}}, "churn")
+    refused({"sampler": {"solver": "ddim", "eta": 5.0}}, "eta")
+    refused({"classes": 10, "sampler": {"guidance": 2.0, "guidance_rescale": 7.0}}, "rescale")
+    refused({"classes": 10, "sampler": {"guidance": float("inf")}}, "finite")
     refused({"weighting": "heavy"}, "plain")
     refused({"network": {"name": "unet", "width": 0}}, "at least 1")
     refused({"label_dropout": 1.0}, "label_dropout")
@@ -289,3 +295,46 @@ def test_sampler_tables_are_complete_and_read_back() -> None:
     sampler = make_sampler(table)
     assert dict(sampler.grid_options)["rho"] == 5
     assert dict(sampler.solver_options)["churn"] == 0
+
+
+def test_the_samplers_options_reach_solver_grid_guidance_and_clip() -> None:
+    model = small(classes=3, sampler=Sampler(solver="heun", steps=4, guidance=2.0))
+    draw = lambda: model.sample(2, labels=torch.tensor([0, 1]), generator=SampleStream(0, torch.arange(2)))  # noqa: E731
+    plain = draw()
+    for change in ("churn=3", "rho=3", "guidance_rescale=0.7", "clip=static", "clip=dynamic", "guidance_high=0.3"):
+        change_sampler(model, None, [change])
+        assert not torch.equal(draw(), plain), change
+        change_sampler(model, "ddim", [])
+        change_sampler(model, "heun", ["steps=4", "clip=none", "guidance_rescale=0", "guidance_high=1"])
+        assert torch.equal(draw(), plain), change
+    change_sampler(model, None, ["clip=static"])
+    assert float(draw().abs().max()) <= 1 + 1e-5
+
+
+def test_the_centre_of_log_normal_times_is_the_models() -> None:
+    model = small()
+    seen: list[Tensor] = []
+    raw = model.denoiser.raw
+
+    def spy(x: Tensor, t: Tensor, labels: Tensor | None = None) -> object:
+        seen.append(VE().ratio(t).log())
+        return raw(x, t, labels)
+
+    model.denoiser.raw = spy  # type: ignore[assignment, method-assign]
+    for centre in (-1.2, 1.0):
+        model.times_centre = centre
+        model.loss(one_batch(torch.zeros(4000, 1, 8, 8)))
+        assert float(seen[-1].mean()) == pytest.approx(centre, abs=0.1)
+
+
+def test_edms_target_keeps_its_digits_at_tiny_noise() -> None:
+    x, eps = torch.tensor([[0.37]]), torch.tensor([[1.3]])
+    model = Diffusion(
+        denoiser=NetworkDenoiser(Constant(0.0), VE(), parametrisation="edm"), shape=(1,), sampler=Sampler()
+    )
+    for sigma in (1e-8, 1e-3, 1.0, 50.0):
+        s = torch.tensor([[sigma]])
+        c = model.denoiser.scaling(torch.ones(1, 1), s, 0.5)
+        d, e, q = 0.37, 1.3, sigma
+        want = (q * d / 0.5 - 0.5 * e) / (0.25 + q * q) ** 0.5
+        assert float(model._target(x, eps, torch.ones(1, 1), s, c)) == pytest.approx(want, rel=1e-5)

@@ -56,17 +56,20 @@ def mixture(x: Tensor) -> Tensor:
     return -torch.logsumexp(-(x[:, None] - means).square().sum(dim=2) / (2 * 0.5**2), dim=1)
 
 
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
 @pytest.mark.parametrize("walk", ["mala", "hmc"])
-def test_corrected_chains_have_the_exact_law_even_with_long_steps(walk: str) -> None:
+def test_corrected_chains_have_the_exact_law_even_with_long_steps(walk: str, temperature: float) -> None:
+    scaled = lambda x: temperature * gaussian(x)  # noqa: E731  whose law at that temperature is N(0, I)
+    options = {"generator": stream(), "temperature": temperature}
     if walk == "mala":
-        steps = walk_mala(gaussian, torch.zeros(N, 2), steps=60, step_size=1.8, generator=stream())
+        steps = walk_mala(scaled, torch.zeros(N, 2), steps=60, step_size=1.8 / temperature, **options)  # type: ignore[arg-type]
     else:
-        steps = walk_hmc(gaussian, torch.zeros(N, 2), steps=25, step_size=0.9, leaps=3, generator=stream())
+        steps = walk_hmc(scaled, torch.zeros(N, 2), steps=25, step_size=0.9, leaps=3, **options)  # type: ignore[arg-type]
     end = settled(steps)
     assert stats.kstest(end.x.flatten().numpy(), "norm").pvalue > 1e-3
     assert 0.5 < end.acceptance < 0.98
     assert end.energy is not None
-    torch.testing.assert_close(end.energy, gaussian(end.x))
+    torch.testing.assert_close(end.energy, scaled(end.x))
 
 
 @pytest.mark.parametrize("walk", ["mala", "hmc"])

@@ -16,7 +16,7 @@ from pushforward.families.diffusion.bridge import tell_table
 from pushforward.families.diffusion.denoisers import EmpiricalDenoiser, NetworkDenoiser
 from pushforward.families.diffusion.guidance import ClassifierFree
 from pushforward.families.diffusion.model import Diffusion, Sampler
-from pushforward.families.diffusion.solvers import SOLVERS, final
+from pushforward.families.diffusion.solvers import SOLVERS, final, walk
 from pushforward.model import GenerativeModel
 from pushforward.networks import unet
 from pushforward.networks.diffusers_unet import DiffusersUNet
@@ -117,8 +117,8 @@ def _options(factory: Callable[..., Any]) -> set[str]:
     return {n for n, p in inspect.signature(factory).parameters.items() if p.kind is p.KEYWORD_ONLY}
 
 
-def make_sampler(table: Table, where: str = "model.sampler") -> Sampler:
-    """The sampler of a checked table."""
+def make_sampler(table: Table, where: str = "model.sampler", schedule: schedules.Schedule | None = None) -> Sampler:
+    """The sampler of a checked table, tried on its schedule where that is known."""
     entry = SOLVERS[table["solver"]]
     solver = _options(entry.solve) - {"generator"}
     grid = _options(entry.grid)
@@ -132,14 +132,15 @@ def make_sampler(table: Table, where: str = "model.sampler") -> Sampler:
             grid_options={k: v for k, v in table.items() if k in grid},
             guidance_options={k.removeprefix("guidance_"): v for k, v in table.items() if k.startswith("guidance_")},
         )
-        times = entry.grid(
-            schedules.VP(), sampler.steps if sampler.steps is not None else entry.steps, **sampler.grid_options
-        )
-        point = EmpiricalDenoiser(
-            torch.zeros(1, 1), schedules.VP()
-        )  # two steps, so that a solver refuses its options now
+        schedule = schedule or schedules.VP()
+        steps = sampler.steps if sampler.steps is not None else entry.steps
+        times = entry.grid(schedule, steps, **sampler.grid_options)
+        walk(schedule, times)
+        # Two steps with one point as data, so that solver and guidance refuse their options now and not in mid-training.
+        point = EmpiricalDenoiser(torch.zeros(1, 1), schedule)
         final(entry.solve(point, torch.zeros(1, 1), times[:3], **sampler.solver_options))
-    except (ValueError, TypeError) as error:
+        ClassifierFree(point, torch.zeros(1), null=1, scale=sampler.guidance, **dict(sampler.guidance_options))
+    except (ValueError, TypeError, ArithmeticError) as error:
         raise ConfigError(f"{where}: {error}.") from error
     return sampler
 
@@ -164,7 +165,7 @@ def change_sampler(model: GenerativeModel, name: str | None, settings: Sequence[
     if name in (None, now.solver):
         kept |= {"steps": now.steps, **now.grid_options, **now.solver_options}
     table = override({**kept, "solver": name or now.solver}, settings)
-    sampler = make_sampler(sampler_table(table, "--set"), "--set")
+    sampler = make_sampler(sampler_table(table, "--set"), "--set", model.denoiser.schedule)
     if sampler.guidance != 1 and (model.classes is None or not model.label_dropout):
         raise ConfigError(
             f"--set guidance={sampler.guidance}: guidance needs a model that was trained with classes and a label_dropout above 0."
@@ -189,6 +190,6 @@ def build(table: Table, shape: tuple[int, ...], batch_size: int) -> Diffusion:
     return Diffusion(
         denoiser=denoiser,
         shape=shape,
-        sampler=make_sampler(table["sampler"]),
+        sampler=make_sampler(table["sampler"], schedule=schedule),
         **{k: table[k] for k in ("classes", "label_dropout", "weighting", "times", "times_centre")},
     )

@@ -68,6 +68,7 @@ class DiffusersUNet(nn.Module):
         table = self.table.to(level.device)
         low = (torch.searchsorted(table, level.double().contiguous(), right=True) - 1).clamp(0, len(table) - 2)
         index = low + (level.double() - table[low]) / (table[low + 1] - table[low])
+        index = index.clamp(min=0)  # below its table a network is told of its first level
         if self.classes is not None and labels is None:
             labels = torch.full((len(x),), self.classes, device=x.device)
         return self.inner(x, index.float(), class_labels=labels).sample  # type: ignore[operator]

@@ -150,8 +150,8 @@ class UNet(nn.Module):
             step: nn.Module = nn.Identity() if k == 0 else nn.Conv2d(c, wide, 2, stride=2)
             down.append(Stage(step, [Block(wide, wide, embedding) for _ in range(blocks)]))
             c = wide
-        heads = max(1, c // 32)
-        self.middle = Attention(c, heads) if attention and c % heads == 0 else nn.Identity()
+        heads = next(h for h in range(max(1, c // 32), 0, -1) if c % h == 0)  # of about 32 channels each
+        self.middle = Attention(c, heads) if attention else nn.Identity()
         for k, wide in reversed(list(enumerate(widths))):
             step = nn.Identity() if k == len(widths) - 1 else nn.ConvTranspose2d(c, wide, 2, stride=2)
             first = Block(2 * wide, wide, embedding)

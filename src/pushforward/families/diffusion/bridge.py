@@ -35,9 +35,14 @@ class DiffusersDenoiser(nn.Module, Denoiser):
         self.network, self.schedule, self.parametrisation = network, schedule, parametrisation
         size = network.config.sample_size  # type: ignore[union-attr]
         self.shape = (network.config.in_channels, size, size)  # type: ignore[union-attr]
+        self.classes: int | None = network.config.num_class_embeds  # type: ignore[union-attr, assignment]
 
     def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         index = (t.double() * self.schedule.steps - 1).clamp(min=0).float().expand(len(x)).to(x.device)  # type: ignore[attr-defined]
+        if labels is None and self.classes is not None:
+            raise NotSupported(
+                f'this network was trained with {self.classes} labels and knows no "none" among them: give some.'
+            )
         said: dict[str, Any] = {} if labels is None else {"class_labels": labels}
         raw = self.network(x, index, **said).sample
         alpha, sigma = levels(self.schedule, t, x)

@@ -59,8 +59,8 @@ class ClassifierFree(Denoiser):
             raise ValueError(f"low = {low}, high = {high}: 0 <= low <= high <= 1")
         if not 0 <= rescale <= 1:
             raise ValueError(f"rescale = {rescale}: must lie in [0, 1]")
-        if not longest > 0:
-            raise ValueError(f"longest = {longest}: must be above 0")
+        if not longest > 0 or not math.isfinite(parallel):
+            raise ValueError(f"longest = {longest}, parallel = {parallel}: above 0, and finite")
         self.denoiser, self.labels, self.null, self.scale, self.schedule = (
             denoiser,
             labels,
@@ -69,12 +69,16 @@ class ClassifierFree(Denoiser):
             denoiser.schedule,
         )
         self.low, self.high, self.rescale, self.parallel, self.longest = low, high, rescale, parallel, longest
+        self.plain = parallel == 1 and math.isinf(longest) and rescale == 0
 
     def __call__(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         labels = self.labels if labels is None else labels
-        if self.scale == 1 or not self.low <= float(t.max()) <= self.high:
+        if self.scale == 1:
             return self.denoiser(x, t, labels)
-        if self.scale == 0:
+        acts = (t >= self.low) & (t <= self.high)
+        if not bool(acts.any()):
+            return self.denoiser(x, t, labels)
+        if self.scale == 0 and self.plain and bool(acts.all()):
             return self.denoiser(x, t, torch.full_like(labels, self.null))
         both = torch.cat([labels, torch.full_like(labels, self.null)])
         times = t if t.ndim == 0 else torch.cat([t, t])
@@ -90,7 +94,7 @@ class ClassifierFree(Denoiser):
             own = out.flatten(1).std(dim=1).clamp(min=1e-12)
             factor = c.flatten(1).std(dim=1) / own
             out = out * (self.rescale * factor + 1 - self.rescale).reshape(-1, *[1] * (x.ndim - 1))
-        return out
+        return out if bool(acts.all()) else torch.where(acts.reshape(-1, *[1] * (x.ndim - 1)), out, c)
 
 
 class Autoguidance(Denoiser):

@@ -53,9 +53,11 @@ def weigh(kind: Weighting, alpha: Tensor, sigma: Tensor, scaling: Scaling, data_
     """
     if kind == "plain":
         return torch.ones_like(alpha)
-    snr = (alpha / sigma).square()
-    weight = snr.clamp(max=5.0) if kind == "min-snr" else snr + data_sd**-2
-    return weight * scaling.out.square()
+    out = scaling.out.double()
+    if kind == "min-snr":
+        return ((alpha.double() / sigma.double()).square().clamp(max=5.0) * out.square()).to(alpha.dtype)
+    gain = (out * alpha.double() / sigma.double()).square() + (out / data_sd).square()  # finite products before squares
+    return gain.to(alpha.dtype)
 
 
 # --- sampling ---------------------------------------------------------------------------------------------------
@@ -142,12 +144,12 @@ class Diffusion(GenerativeModel):
         if x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last):
             noised = noised.contiguous(memory_format=torch.channels_last)
         c, raw = self.denoiser.raw(noised, t, labels)
-        error = (raw - self._target(x, eps, noised, alpha, sigma, c)).square()
+        error = (raw - self._target(x, eps, alpha, sigma, c)).square()
         weight = weigh(self.weighting, alpha, sigma, c, self.denoiser.data_sd)
         return {"denoising": (weight * error).flatten(1).mean(dim=1)}
 
-    def _target(self, x: Tensor, eps: Tensor, noised: Tensor, alpha: Tensor, sigma: Tensor, c: Scaling) -> Tensor:
-        """What the network should give: (x_0 - skip x_t) / out, without dividing where it is known otherwise."""
+    def _target(self, x: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor, c: Scaling) -> Tensor:
+        """What the network should give, (x_0 - skip x_t) / out, written so that no digits are lost at small sigma."""
         match self.denoiser.parametrisation:
             case "eps":
                 return eps
@@ -158,7 +160,8 @@ class Diffusion(GenerativeModel):
             case "flow":
                 return eps - x
             case _:
-                return (x - c.skip * noised) / c.out
+                sd = self.denoiser.data_sd
+                return (sigma / sd * x - alpha * sd * eps) * c.into
 
     @property
     def null(self) -> int:

@@ -65,7 +65,8 @@ class Mask(LinearOperator):
 
     def spectral(self, x: Tensor, f: Callable[[Tensor], Tensor]) -> Tensor:
         unseen, seen = _numbers(f, 0.0, 1.0)
-        return x * (unseen + (seen - unseen) * self.mask.to(x))
+        mask = self.mask.to(x)
+        return x * (seen * mask + unseen * (1 - mask))
 
 
 def inpaint_box(shape: tuple[int, ...], *, side: float = 0.5) -> Mask:
@@ -120,7 +121,8 @@ class SuperResolution(LinearOperator):
 
     def spectral(self, x: Tensor, f: Callable[[Tensor], Tensor]) -> Tensor:
         within, mean = _numbers(f, 0.0, 1 / self.factor**2)
-        return within * x + (mean - within) * self._spread(F.avg_pool2d(x, self.factor))
+        average = self._spread(F.avg_pool2d(x, self.factor))
+        return within * (x - average) + mean * average
 
 
 def super_resolution(shape: tuple[int, ...], *, factor: int = 4) -> SuperResolution:
@@ -191,13 +193,13 @@ def motion_blur(shape: tuple[int, ...], *, length: int = 7, angle: float = 30.0)
         length: Of the path, in pixels, at least 2.
         angle: Of the path against the horizontal, in degrees.
     """
-    if not 2 <= length <= min(shape[1:]):
-        raise ValueError(f"length = {length}: 2 to the images' side")
+    if not 2 <= length <= min(shape[1:]) or not math.isfinite(angle):
+        raise ValueError(f"length = {length}, angle = {angle}: 2 to the images' side, and a finite angle")
     side = length if length % 2 else length + 1
     side = min(side, min(shape[1:]))
     kernel = torch.zeros(side, side, dtype=torch.float64)
     along = torch.linspace(-(length - 1) / 2, (length - 1) / 2, 16 * length, dtype=torch.float64)
-    middle = (side - 1) // 2
+    middle = side // 2  # where `Blur` has a kernel's centre
     column = (middle + along * math.cos(math.radians(angle))).round().long().clamp(0, side - 1)
     row = (middle - along * math.sin(math.radians(angle))).round().long().clamp(0, side - 1)
     kernel.index_put_((row, column), torch.ones_like(along), accumulate=True)

@@ -45,6 +45,11 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
     return _per_sample((a * b).flatten(1).sum(dim=1), a)
 
 
+def _seen(s: Tensor, values: Tensor) -> Tensor:
+    """Values where something is seen, 0 in null directions: what these act on, A^T y, has nothing there, and float32 must not lose the rest."""
+    return torch.where(s > _TINY, values, torch.zeros_like(values))
+
+
 class DPS(Denoiser):
     r"""Diffusion posterior sampling: a step of `zeta` down the slope of the residual's norm at each level.
 
@@ -62,6 +67,8 @@ class DPS(Denoiser):
     """
 
     def __init__(self, denoiser: Denoiser, operator: Operator, y: Tensor, *, grid: Tensor, zeta: float = 1.0) -> None:
+        if not 0 < zeta < math.inf:
+            raise ValueError(f"zeta = {zeta}: above 0 and finite")
         self.denoiser, self.operator, self.y, self.zeta, self.schedule = denoiser, operator, y, zeta, denoiser.schedule
         self.line = walk(denoiser.schedule, grid)
 
@@ -94,6 +101,8 @@ class PiGDM(Denoiser):
     def __init__(
         self, denoiser: Denoiser, operator: LinearOperator, y: Tensor, *, noise: float, data_sd: float = 0.5
     ) -> None:
+        if not 0 < data_sd < math.inf:
+            raise ValueError(f"data_sd = {data_sd}: above 0 and finite")
         self.denoiser, self.operator, self.y, self.schedule = denoiser, operator, y, denoiser.schedule
         self.noise, self.data_sd = noise, data_sd
 
@@ -107,7 +116,7 @@ class PiGDM(Denoiser):
             x = x.detach().requires_grad_()
             denoised = self.denoiser(x, t, labels)
             back = self.operator.adjoint(self.y - self.operator(denoised.detach()))
-            pull = self.operator.spectral(back, lambda s: 1 / (spread * s + self.noise**2).clamp(min=_TINY))
+            pull = self.operator.spectral(back, lambda s: _seen(s, 1 / (spread * s + self.noise**2).clamp(min=_TINY)))
             (slope,) = torch.autograd.grad((pull * denoised).sum(), x)
         return denoised.detach() + sigma**2 / alpha * slope
 
@@ -155,10 +164,14 @@ class MMPS(Denoiser):
         v, r = torch.zeros_like(b), b.clone()
         p, rr = r.clone(), _dot(b, b)
         floor = rr * 1e-14 + 1e-30
+        sound = torch.ones_like(rr, dtype=torch.bool)
         for _ in range(self.iterations):
             ap = self.noise**2 * p + self.operator(covariance(self.operator.adjoint(p)))
-            live = (rr > floor).to(b.dtype)  # a sample that is done stays as it is
-            step = live * rr / _dot(p, ap).clamp(min=1e-30)
+            curve = _dot(p, ap)
+            # A sample that is done stays as it is; so does one whose network has a Jacobian that is no covariance along p.
+            sound = sound & (curve > 0)
+            live = ((rr > floor) & sound).to(b.dtype)
+            step = live * rr / curve.clamp(min=1e-30)
             v, r = v + step * p, r - step * ap
             new = _dot(r, r)
             p, rr = r + live * (new / rr.clamp(min=1e-30)) * p, new
@@ -183,8 +196,8 @@ class Proximal(Denoiser):
     def __init__(
         self, denoiser: Denoiser, operator: LinearOperator, y: Tensor, *, noise: float, strength: float = 7.0
     ) -> None:
-        if strength <= 0:
-            raise ValueError(f"strength = {strength}: must be above 0")
+        if not 0 < strength < math.inf:
+            raise ValueError(f"strength = {strength}: above 0 and finite")
         self.denoiser, self.operator, self.y, self.schedule = denoiser, operator, y, denoiser.schedule
         self.noise, self.strength = noise, strength
 
@@ -193,7 +206,7 @@ class Proximal(Denoiser):
         denoised = self.denoiser(x, t, labels)
         rho = self.strength * (self.noise * alpha / sigma) ** 2
         back = self.operator.adjoint(self.y - self.operator(denoised))
-        return denoised + self.operator.spectral(back, lambda s: 1 / (s + rho).clamp(min=_TINY))
+        return denoised + self.operator.spectral(back, lambda s: _seen(s, 1 / (s + rho).clamp(min=_TINY)))
 
 
 @torch.no_grad()
@@ -224,6 +237,8 @@ def ddrm(
 
     Reference: Kawar, Elad, Ermon, Song 2022, equations 6 to 8, arXiv 2201.11793.
     """
+    if not (0 <= eta <= 1 and 0 <= eta_data <= 1):
+        raise ValueError(f"eta = {eta}, eta_data = {eta_data}: each must lie in [0, 1]")
     line = walk(denoiser.schedule, grid)
     seen = operator.pseudoinverse(y)
     kept = math.sqrt(1 - eta**2)
@@ -233,8 +248,15 @@ def ddrm(
 
     if line[0].alpha:  # begin at what was measured, where it was
         s0 = ratio(line[0])
-        z = operator.spectral(seen, lambda s: (s > _TINY).double())
-        z = z + operator.spectral(x / line[0].sigma, lambda s: (s0**2 - _blur(s, noise) ** 2).clamp(min=0).sqrt())
+        # where what was measured is noisier than the first level itself, it says nothing yet
+        clear = lambda s: (s > _TINY) & (_blur(s, noise) <= s0)  # noqa: E731
+        z = operator.spectral(seen, lambda s: clear(s).double())
+        z = z + operator.spectral(
+            x / line[0].sigma,
+            lambda s: torch.where(
+                clear(s), (s0**2 - _blur(s, noise) ** 2).clamp(min=0).sqrt(), s0 * torch.ones_like(s)
+            ),
+        )
         x = z * line[0].alpha
     for a, b in pairwise(line):
         denoised = denoiser(x, a.t)
@@ -298,7 +320,7 @@ def repaint(
         forward = forward_variance(b, a)
         for k in range(repeats):
             denoised = denoiser(x, a.t)
-            low = (a.alpha / b.alpha * b.sigma**2 * x + b.alpha * forward * denoised) / a.sigma**2
+            low = (a.alpha / b.alpha * b.sigma**2 / a.sigma**2) * x + (b.alpha * forward / a.sigma**2) * denoised
             known = b.alpha * y
             if b.sigma:
                 low = low + math.sqrt(forward) * b.sigma / a.sigma * fresh_noise(x, generator)

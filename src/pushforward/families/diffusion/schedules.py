@@ -116,7 +116,7 @@ class VP(Schedule):
 
     def time(self, ratio: Tensor) -> Tensor:
         a, b, c = (self.high - self.low) / 4, self.low / 2, 0.5 * torch.log1p(ratio.square())
-        return 2 * c / (b + (b * b + 4 * a * c).sqrt())
+        return torch.where(torch.isinf(c), torch.full_like(c, math.inf), 2 * c / (b + (b * b + 4 * a * c).sqrt()))
 
 
 class Cosine(Schedule):
@@ -211,6 +211,8 @@ def karras_grid(
 
     Reference: Karras et al. 2022, equation 5.
     """
+    if not 0.1 <= rho <= 100:
+        raise ValueError(f"rho = {rho}: must lie in [0.1, 100]")
     first, last = _ends(schedule, low, high)
     _positive(steps, least=2)
     ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
@@ -239,9 +241,12 @@ def _positive(steps: int, least: int = 1) -> None:
 
 
 def _ends(schedule: Schedule, low: float, high: float) -> tuple[float, float]:
-    if not 0 < low < high:
-        raise ValueError(f"low = {low}, high = {high}: 0 < low < high")
-    return min(high, float(schedule.ratio(torch.ones((), dtype=torch.float64)))), low
+    end = float(schedule.ratio(torch.ones((), dtype=torch.float64)))
+    if not 0 < low < min(high, end) or not high < math.inf:
+        raise ValueError(
+            f"low = {low}, high = {high}: 0 < low < high, both finite, and low below the schedule's largest ratio {end:.4g}"
+        )
+    return min(high, end), low
 
 
 def _times(schedule: Schedule, ratios: Tensor) -> Tensor:

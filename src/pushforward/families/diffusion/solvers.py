@@ -107,6 +107,8 @@ def ddim(
 
     Reference: Song, Meng, Ermon 2021, equation 12, arXiv 2010.02502.
     """
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta = {eta}: must lie in [0, 1]")
     for a, b in pairwise(walk(denoiser.schedule, grid)):
         denoised = denoiser(x, a.t)
         fresh = eta * math.sqrt(forward_variance(b, a)) * b.sigma / a.sigma
@@ -144,7 +146,7 @@ def ancestral(
     for a, b in pairwise(walk(denoiser.schedule, grid)):
         denoised = denoiser(x, a.t)
         forward = forward_variance(b, a)
-        x = (a.alpha / b.alpha * b.sigma**2 * x + b.alpha * forward * denoised) / a.sigma**2
+        x = (a.alpha / b.alpha * b.sigma**2 / a.sigma**2) * x + (b.alpha * forward / a.sigma**2) * denoised
         spread = forward * (b.sigma**2 / a.sigma**2 if variance == "small" else 1.0)
         if spread and b.sigma:
             x = x + math.sqrt(spread) * fresh_noise(x, generator)
@@ -191,6 +193,8 @@ def invert(denoiser: Denoiser, x: Tensor, grid: Tensor) -> Iterator[Step]:
     Reference: Song, Meng, Ermon 2021, section 5.4; Dhariwal and Nichol 2021, appendix F.
     """
     levels = [v for v in walk(denoiser.schedule, grid, rising=True) if v.sigma > 0]
+    if len(levels) < 2:
+        raise ValueError("inversion needs two levels with noise; give a finer grid")
     for a, b in pairwise(levels):
         denoised = denoiser(x, a.t)
         x = _towards(x, denoised, a, b, b.sigma)
@@ -254,6 +258,10 @@ def _edm(
     *,
     correct: bool,
 ) -> Iterator[Step]:
+    if not (0 <= churn < math.inf and 0 < churn_noise < math.inf and 0 <= between[0] <= between[1]):
+        raise ValueError(
+            f"churn = {churn}, churn_noise = {churn_noise}, from {between[0]} to {between[1]}: at least 0, above 0, and in order"
+        )
     schedule = denoiser.schedule
     line = walk(schedule, grid)
     limit = min(churn / (len(line) - 1), math.sqrt(2) - 1)
