@@ -163,8 +163,10 @@ def make_trainer(config: RunConfig, data: ImageSet | Density, *, project_dir: st
         )
     if AcceleratorState._shared_state and AcceleratorState().mixed_precision != t.precision:
         AcceleratorState._reset_state()  # an earlier run of this process had another precision
+    # Without any GPU, "auto" is the CPU: accelerate joins several processes there only if it is told.
+    none = not (torch.cuda.is_available() or torch.backends.mps.is_available())
     accelerator = Accelerator(
-        cpu=t.device == "cpu", mixed_precision=t.precision, log_with=t.tracker, project_dir=project_dir
+        cpu=t.device == "cpu" or none, mixed_precision=t.precision, log_with=t.tracker, project_dir=project_dir
     )
     model = build_model(config, shape_of(data))
     batches = make_batches(

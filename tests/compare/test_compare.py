@@ -570,3 +570,24 @@ def test_ray_gives_the_same_numbers_as_processes(tmp_path: Path) -> None:
         words = [sys.executable, "-m", "pushforward", *WORDS, "--out", tmp_path / engine, "--engine", engine]
         subprocess.run(words, check=True, capture_output=True)
     assert scores(tmp_path / "local") == scores(tmp_path / "ray")
+
+
+@pytest.mark.slow
+def test_a_cell_of_several_processes_is_one(tmp_path: Path) -> None:
+    words = [
+        "compare",
+        "gan/lsgan",
+        "--seeds",
+        "1",
+        "--budget",
+        "20steps",
+        "-n",
+        "60",
+        "--metrics",
+        "frechet",
+        "--quiet",
+    ]
+    words += ["--threads", "1", "--processes", "2", "--out", str(tmp_path / "c")]
+    subprocess.run([sys.executable, "-m", "pushforward", *words], check=True, capture_output=True)
+    environment = json.loads((tmp_path / "c/cells/gan-lsgan/seed-0/environment.json").read_text())
+    assert environment["processes"] == 2

@@ -78,6 +78,11 @@ def _work(plan: Plan, entry: Entry, seed: int, folder: Path, file: Path) -> dict
         if plan.processes > 1:
             _launch(plan.processes)  # what follows then finds the run at its end
         runs.train(entry.resolved(seed), folder, resume=True, quiet=True)
+        joined = json.loads((folder / "environment.json").read_text(encoding="utf8"))["processes"]
+        if joined != plan.processes:
+            raise TrainingError(
+                f"{plan.processes} processes were asked for, but {joined} trained: they did not find one another."
+            )
     section = DataConfig.model_validate(plan.data)
     judge = Judge.of(
         reference(section, n=plan.n, by=plan.extractor), None if plan.metrics is None else list(plan.metrics)
