@@ -31,7 +31,7 @@ def psnr(x: Tensor, truth: Tensor) -> Tensor:
         float64 (B,); infinite where both are equal.
 
     Example:
-        >>> psnr(torch.full((1, 1, 2, 2), 0.2), torch.zeros(1, 1, 2, 2)).item()
+        >>> round(psnr(torch.full((1, 1, 2, 2), 0.2), torch.zeros(1, 1, 2, 2)).item(), 4)
         20.0
     """
     x, truth = _checked(x, truth)

@@ -51,7 +51,7 @@ def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
     Reference: Shoemake 1985; Song, Meng, Ermon 2021, equation 66.
 
     Example:
-        >>> slerp(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]), 0.5).norm().item()
+        >>> round(slerp(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]), 0.5).norm().item(), 6)
         1.0
     """
     shape = (-1, *[1] * (a.ndim - 1))
