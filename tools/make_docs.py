@@ -386,7 +386,9 @@ def jobs() -> list[str]:
     found = read("compare-jobs")
     if found is None:
         return []
-    times = "; ".join(f"{n} at a time: {', '.join(f'{v:.0f}' for v in values)} s" for n, values in found["seconds"].items())
+    times = "; ".join(
+        f"{n} at a time: {', '.join(f'{v:.0f}' for v in values)} s" for n, values in found["seconds"].items()
+    )
     return [
         "## Comparisons side by side",
         "",
