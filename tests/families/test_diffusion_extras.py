@@ -88,3 +88,18 @@ def test_interpolation_goes_from_one_to_the_other() -> None:
     # on Gaussians the noise behind x is L^-1 x up to scale, so the middle is on the ellipse between
     white = lambda x: x / covariance.diagonal().sqrt()  # noqa: E731
     torch.testing.assert_close(white(found[2]), slerp(white(a), white(b), 0.5), atol=0.05, rtol=0)
+
+
+def test_sdedit_starts_from_the_image_at_that_level() -> None:
+    starts: list[Tensor] = []
+
+    def spy(denoiser: Denoiser, x: Tensor, grid: Tensor, *, generator: SampleStream) -> object:
+        starts.append(x)
+        return heun(denoiser, x, grid, generator=generator)
+
+    x = torch.full((5000, 2), 0.6)
+    denoiser = EmpiricalDenoiser(x[:1], VP())
+    sdedit(spy, denoiser, x, uniform_grid(VP(), 10), strength=0.5, generator=SampleStream(0, torch.arange(5000)))  # type: ignore[arg-type]
+    alpha, sigma = (float(v) for v in VP()(torch.tensor(0.5, dtype=torch.float64)))
+    assert float(starts[0].mean()) == pytest.approx(0.6 * alpha, abs=0.05)
+    assert float(starts[0].std()) == pytest.approx(sigma, rel=0.03)

@@ -512,3 +512,25 @@ def test_guidance_acts_row_by_row() -> None:
     alone = ClassifierFree(TwoClasses(), labels[:1], null=2, scale=5.0, high=0.5)(x[:1], times[0])
     torch.testing.assert_close(guided[:1], alone)
     torch.testing.assert_close(guided[1:], TwoClasses()(x[1:], times[1], labels[1:]))
+
+
+def test_repaint_puts_what_was_seen_in_at_the_levels_own_noise() -> None:
+    class Grey(Denoiser):
+        schedule = VP()
+
+        def __call__(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+            return torch.full_like(x, 0.5)
+
+    operator = Mask(torch.tensor([[1.0, 0.0]]))
+    grid, stream, n = torch.tensor([0.8, 0.4]).double(), SampleStream(0, torch.arange(6000)), 6000
+    y = operator(torch.full((n, 1, 1, 2), -0.8))
+    for repeats in (1, 4):
+        x = start(VP(), (n, 1, 1, 2), grid, generator=stream)
+        found = final(repaint(Grey(), x, grid, operator=operator, y=y, repeats=repeats, generator=stream))
+        alpha, sigma = (float(v) for v in VP()(grid[1]))
+        seen, unseen = found[..., 0], found[..., 1]
+        assert float(seen.mean()) == pytest.approx(-0.8 * alpha, abs=0.05)
+        assert float(seen.std()) == pytest.approx(sigma, rel=0.04)
+        if repeats == 4:  # gone back and forth, the unseen part has the law of grey at this level
+            assert float(unseen.std()) == pytest.approx(sigma, rel=0.04)
+            assert float(unseen.mean()) == pytest.approx(0.5 * alpha, abs=0.06)

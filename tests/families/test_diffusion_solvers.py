@@ -473,3 +473,44 @@ def test_labels_are_bound_for_solvers() -> None:
         dpmpp_sde(bound, torch.zeros(3, 1), log_snr_grid(VP(), 8), generator=SampleStream(0, torch.arange(3)))
     )
     torch.testing.assert_close(found, torch.tensor([[1.0], [-1.0], [1.0]]))
+
+
+def test_churn_acts_between_its_ratios_and_as_strongly_as_it_says() -> None:
+    denoiser = GaussianDenoiser(MEAN, COVARIANCE, VE())
+    grid = karras_grid(VE(), 12)
+    x = torch.randn(64, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 80
+    run = lambda **k: final(heun(denoiser, x, grid, generator=SampleStream(0, torch.arange(64)), **k))  # noqa: E731
+    plain = run()
+    assert torch.equal(run(churn=5.0, churn_from=100.0), plain)  # no level is there
+    assert torch.equal(run(churn=5.0, churn_to=0.001), plain)
+    assert not torch.equal(run(churn=5.0, churn_from=1.0), run(churn=5.0))
+    assert not torch.equal(run(churn=5.0, churn_noise=1.1), run(churn=5.0))
+    # gamma = min(churn / steps, sqrt 2 - 1): from there on more churn is none
+    assert torch.equal(run(churn=12 * 0.5), run(churn=12 * 0.9))
+    assert not torch.equal(run(churn=12 * 0.3), run(churn=12 * 0.4))
+
+
+def test_the_sde_solvers_second_order_term_pays() -> None:
+    """Of Gaussian data the law at the end is Gaussian too: with few steps its variance is nearer to the truth than without that term."""
+    schedule = VE()
+    denoiser = GaussianDenoiser(torch.zeros(1).double(), 0.25 * torch.eye(1).double(), schedule)
+    n = 20_000
+    errors = {}
+    for steps in (10, 20):
+        grid = log_snr_grid(schedule, steps, low=0.02)
+        stream = SampleStream(2, torch.arange(n))
+        x = start(schedule, (n, 1), grid, generator=stream).double()
+        errors[steps] = abs(float(final(dpmpp_sde(denoiser, x, grid, generator=stream)).var()) - 0.25)
+        if steps == 10:  # of first order: D constant over each step
+            stream = SampleStream(2, torch.arange(n))
+            start(schedule, (n, 1), grid, generator=stream)
+            alpha, sigma = schedule(grid)
+            for i in range(len(grid) - 1):
+                fade = float(alpha[i] * sigma[i + 1] / (sigma[i] * alpha[i + 1]))
+                d = denoiser(x, grid[i])
+                x = float(sigma[i + 1] / sigma[i]) * fade * x + float(alpha[i + 1]) * (1 - fade**2) * d
+                if i < len(grid) - 2:
+                    x = x + float(sigma[i + 1]) * math.sqrt(1 - fade**2) * stream.normal(x.shape).double()
+            first = abs(float(x.var()) - 0.25)
+    assert errors[10] < 0.7 * first
+    assert errors[20] < 0.02
