@@ -183,9 +183,8 @@ def _shown(y: Tensor, shape: torch.Size) -> Tensor:
         return y.clamp(-1, 1)
     if y.shape[-1] < shape[-1]:
         return F.interpolate(y, size=tuple(shape[-2:]), mode="nearest").clamp(-1, 1)
-    amplitude = (
-        torch.fft.fftshift(y, dim=(-2, -1)).clamp(min=1e-6).log()
-    )  # phase retrieval: the spectrum, low frequencies in the middle
+    # phase retrieval: the spectrum's logarithm, low frequencies in the middle; noise makes some amplitudes negative
+    amplitude = torch.fft.fftshift(y, dim=(-2, -1)).clamp(min=1e-6).log()
     low, high = amplitude.flatten(1).quantile(0.02, dim=1), amplitude.flatten(1).amax(dim=1)
     scaled = (amplitude - low.reshape(-1, 1, 1, 1)) / (high - low).clamp(min=1e-6).reshape(-1, 1, 1, 1)
     return F.interpolate(scaled * 2 - 1, size=tuple(shape[-2:]), mode="area").clamp(-1, 1)

@@ -534,3 +534,28 @@ def test_repaint_puts_what_was_seen_in_at_the_levels_own_noise() -> None:
         if repeats == 4:  # gone back and forth, the unseen part has the law of grey at this level
             assert float(unseen.std()) == pytest.approx(sigma, rel=0.04)
             assert float(unseen.mean()) == pytest.approx(0.5 * alpha, abs=0.06)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.6, 1.0])
+@pytest.mark.parametrize("noise", [0.05, 5.0], ids=["seen better", "seen worse"])
+def test_ddrm_keeps_the_levels_noise_in_every_coordinate(eta: float, noise: float) -> None:
+    """Of black images, measured with their own noise, each coordinate has the next level's noise: unseen, seen better or seen worse than now."""
+
+    class Black(Denoiser):
+        schedule = VP()
+
+        def __call__(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+            return torch.zeros_like(x)
+
+    n = 20_000
+    operator, stream = Mask(torch.tensor([[1.0, 0.0]])), SampleStream(0, torch.arange(n))
+    grid = torch.tensor([0.8, 0.4]).double()
+    y = measure(operator, torch.zeros(n, 1, 1, 2), noise=noise, generator=stream)
+    x = start(VP(), (n, 1, 1, 2), grid, generator=stream)
+    found = final(ddrm(Black(), x, grid, operator=operator, y=y, noise=noise, eta=eta, generator=stream))
+    sigma = float(VP()(grid[1])[1])
+    assert float(found[..., 0].std()) == pytest.approx(sigma, rel=0.03)
+    assert float(found[..., 1].std()) == pytest.approx(sigma, rel=0.03)
+    before = x[..., 1] / x[..., 1].std()
+    kept = float((found[..., 1] / sigma * before).mean())
+    assert kept == pytest.approx(math.sqrt(1 - eta**2), abs=0.03)  # of the noise that was there
