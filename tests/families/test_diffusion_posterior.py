@@ -537,7 +537,7 @@ def test_repaint_puts_what_was_seen_in_at_the_levels_own_noise() -> None:
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.6, 1.0])
-@pytest.mark.parametrize("noise", [0.05, 5.0], ids=["seen better", "seen worse"])
+@pytest.mark.parametrize("noise", [1.0, 5.0], ids=["seen better", "seen worse"])
 def test_ddrm_keeps_the_levels_noise_in_every_coordinate(eta: float, noise: float) -> None:
     """Of black images, measured with their own noise, each coordinate has the next level's noise: unseen, seen better or seen worse than now."""
 
