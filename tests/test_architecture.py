@@ -30,6 +30,7 @@ RANKS = {
     "runs": 6,
     "evaluation": 7,
     "restoration": 7,
+    "anomaly": 7,
     "labs": 8,
     "compare": 8,
     "cli": 9,

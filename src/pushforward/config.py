@@ -31,6 +31,7 @@ class DataConfig(Section):
     path: str | None = Field(None, description="folder in which a named data set lies")
     size: int | None = Field(None, ge=4, le=4096, description="resize and centre-crop images of a folder to this side")
     channels: Literal[1, 3] | None = Field(None, description="read images of a folder as grey (1) or RGB (3)")
+    without: int | None = Field(None, ge=0, description="a class that is left out, to see whether it is found strange")
 
 
 class TrainConfig(Section):
@@ -50,6 +51,12 @@ class TrainConfig(Section):
     checkpoint_every: int = Field(1000, ge=1, description="steps between checkpoints")
     keep: int = Field(2, ge=1, description="newest checkpoints that are kept")
     sample_every: int = Field(500, ge=1, description="steps between sample grids from fixed latents")
+    retries: int = Field(
+        0,
+        ge=0,
+        le=100,
+        description="how often a run that diverges goes back to its last checkpoint, with other draws and half the learning rate",
+    )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where to train")
     precision: Literal["no", "bf16", "auto"] = Field(
         "no", description="mixed precision: bfloat16 where it is safe; auto: if a trial at the start finds it faster"

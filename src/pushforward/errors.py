@@ -29,6 +29,10 @@ class TrainingError(PushforwardError, RuntimeError):
     """A training run that cannot go on (a non-finite loss, say)."""
 
 
+class Diverged(TrainingError):  # noqa: N818  what has happened
+    """Training that has come off its rails; it may be tried again from the last checkpoint (`train.retries`)."""
+
+
 class NotSupported(PushforwardError, NotImplementedError):  # noqa: N818  the field says "not supported"
     """A request that this model or metric cannot honour, with the reason."""
 

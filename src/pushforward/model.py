@@ -10,7 +10,7 @@ which it needs, and a table shows "-" where a model has it not.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -101,6 +101,21 @@ class GenerativeModel(nn.Module, ABC):
         """The part whose moving average is sampled from (all of it by default)."""
         return self
 
+    def signs(self) -> dict[str, float]:
+        """What the model itself knows of its health, "monitor/..." -> number, for the log; asked when samples are drawn."""
+        return {}
+
+    def notes(self) -> tuple[str, ...]:
+        """What one should know of how it samples, in sentences."""
+        return ()
+
+    def collect(self, gather: Callable[[Tensor], Tensor]) -> None:
+        """Bring together what processes hold apart, before a checkpoint is written; every process calls it.
+
+        Args:
+            gather: A tensor of each process -> all of them, joined along the first side, on every process.
+        """
+
     def settle(self) -> None:
         """Mend, once before sampling, what averaging the weights broke (batch-norm statistics)."""
 
@@ -124,6 +139,15 @@ class HasScore(Protocol):
     """A model with the score of its noised density, grad_x log p_t(x): (B, *shape), (B,) -> (B, *shape)."""
 
     def score(self, x: Tensor, t: Tensor) -> Tensor: ...
+
+
+@runtime_checkable
+class HasTrajectory(Protocol):
+    """A model whose samples come about step by step: x at the start and after each step, the last one as `sample` gives it."""
+
+    def trajectory(
+        self, n: int, *, labels: Tensor | None = None, generator: Generator | None = None
+    ) -> Iterator[Tensor]: ...
 
 
 @runtime_checkable

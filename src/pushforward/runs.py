@@ -32,10 +32,10 @@ from pushforward.build import build_model, build_optimisers, resolve
 from pushforward.config import RunConfig, TrainConfig
 from pushforward.data.batches import Batches, DensityBatches, ImageBatches
 from pushforward.data.fetch import load
-from pushforward.data.images import ImageSet, save_grid, to_bytes
+from pushforward.data.images import ImageSet, save_grid, to_bytes, to_model
 from pushforward.data.toy import Density
-from pushforward.errors import CheckpointError, ConfigError, DataError, NotSupported
-from pushforward.model import GenerativeModel
+from pushforward.errors import CheckpointError, ConfigError, DataError, Diverged, NotSupported, TrainingError
+from pushforward.model import GenerativeModel, HasTrajectory
 from pushforward.monitors import alarms, signs
 from pushforward.randomness import SampleStream, derive_seed
 from pushforward.training import checkpoint
@@ -46,16 +46,28 @@ from pushforward.training.schedules import factor
 from pushforward.training.trainer import Trainer
 
 GRID, POINTS = 64, 2000  # images, or points, in the pictures that are drawn as training goes on
-HIDDEN = ("seconds", "gradient_norm", "logit", "overlap", "sign", "modes", "quality")  # not on the progress line
+HIDDEN = (
+    "seconds",
+    "gradient_norm",
+    "logit",
+    "overlap",
+    "sign",
+    "modes",
+    "quality",
+    "energy",
+    "distance",
+    "slope",
+)  # not on the progress line
 WATCHED = 250  # samples that are looked at for signs of collapse then
-FREE_TO_CHANGE = ("steps", "log_every", "checkpoint_every", "keep", "sample_every", "tracker", "device")
+FREE_TO_CHANGE = ("steps", "log_every", "checkpoint_every", "keep", "sample_every", "retries", "tracker", "device")
 PACKAGES = ("pushforward", "torch", "numpy", "accelerate", "safetensors")
 
 
 def load_data(config: RunConfig, split: str = "train") -> ImageSet | Density:
     """The data set that a config names."""
     d = config.data
-    return load(d.name, split, path=Path(d.path) if d.path else None, size=d.size, channels=d.channels)
+    place = Path(d.path) if d.path else None
+    return load(d.name, split, path=place, size=d.size, channels=d.channels, without=d.without)
 
 
 def shape_of(data: ImageSet | Density) -> tuple[int, ...]:
@@ -133,12 +145,68 @@ def train(config: RunConfig, out: Path, *, resume: bool = False, quiet: bool = F
         verdict = trainer.compile()
         if main and not quiet:
             print(f"train {out.name}: {verdict}", file=sys.stderr)
+    if main and not quiet:
+        for note in model.notes():
+            print(f"train {out.name}: {note}", file=sys.stderr)
     if t.tracker is not None:
         accelerator.init_trackers("pushforward", init_kwargs={})
-    _loop(config, out, data, trainer, quiet=quiet or not main)
+    if t.retries and main:
+        trainer.retries = len(read_retries(out))
+    while True:
+        try:
+            _loop(config, out, data, trainer, quiet=quiet or not main)
+            break
+        except Diverged as error:
+            _go_back(trainer, out, error, t.retries, quiet=quiet or not main)
     if t.tracker is not None:
         accelerator.end_training()
     return out
+
+
+def read_retries(out: Path) -> list[dict[str, Any]]:
+    """Each time a run went back to an earlier step: where, why, and to which.
+
+    Raises:
+        CheckpointError: the list is damaged.
+    """
+    file = out / "retries.json"
+    try:
+        found = json.loads(file.read_text(encoding="utf8")) if file.exists() else []
+        return [{"step": int(r["step"]), "back_to": int(r["back_to"]), "why": str(r["why"])} for r in found]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(
+            f"{file} is damaged ({error}). Remove it; the run then forgets how often it went back."
+        ) from None
+
+
+def _go_back(trainer: Trainer, out: Path, error: Diverged, limit: int, *, quiet: bool) -> None:
+    """Back to the last good checkpoint; to the one before if that one led here already.
+
+    Raises:
+        TrainingError: not allowed, or too often.
+    """
+    folder, before = out / "checkpoints", read_retries(out)
+    if len(before) >= limit:
+        tried = f" It has gone back {limit} times already (train.retries)." if limit else ""
+        raise TrainingError(f"{error}{tried}") from error
+    known = checkpoint.steps(folder)
+    if len(known) > 1 and before and before[-1]["back_to"] == known[-1] and trainer.accelerator.is_main_process:
+        checkpoint.remove(folder, known[-1])
+    trainer.accelerator.wait_for_everyone()
+    last = checkpoint.newest(folder)
+    assert last is not None, "a run that may go back saves its step 0"
+    failed = trainer.step + 1
+    trainer.restore(last)
+    trainer.retries = len(before) + 1
+    note = {"step": failed, "back_to": trainer.step, "why": str(error)}
+    if trainer.accelerator.is_main_process:
+        write_atomic(out / "retries.json", json.dumps([*before, note], indent=1))
+    trainer.accelerator.wait_for_everyone()
+    if not quiet:
+        print(
+            f"{out.name}, step {failed}: {error} Back to step {trainer.step}, retry {trainer.retries} of {limit}, at half the learning rate.",
+            file=sys.stderr,
+        )
 
 
 def make_trainer(config: RunConfig, data: ImageSet | Density, *, project_dir: str | None = None) -> Trainer:
@@ -210,6 +278,8 @@ class _Watch:
 def _loop(config: RunConfig, out: Path, data: ImageSet | Density, trainer: Trainer, *, quiet: bool) -> None:
     """The plain lines around the loop: log, checkpoints, grids, progress."""
     t, main = config.train, trainer.accelerator.is_main_process
+    if t.retries and trainer.step == 0:
+        trainer.save(out / "checkpoints", keep=t.keep)
     log = JsonLog(out / "log.jsonl", upto=trainer.step) if main else None
     meter, watch = Meter(), _Watch(read_log(out / "log.jsonl") if main else [], out.name, quiet=quiet)
     try:
@@ -223,7 +293,7 @@ def _loop(config: RunConfig, out: Path, data: ImageSet | Density, trainer: Train
                 found: dict[str, float] = {}
                 if main and (step % t.sample_every == 0 or last or step == 1):
                     x = draw_grid(trainer, trainer.metadata["shape"], out / "samples" / f"{step:08d}.png")
-                    found = signs(x, data, config.data.name) if step > 1 else {}
+                    found = signs(x, data, config.data.name) | trainer.model.signs() if step > 1 else {}
                 if log is not None and (step % t.log_every == 0 or last or found):
                     row = meter.read() | found
                     cost = {
@@ -404,6 +474,7 @@ class Run:
         model: With its averaged weights, in evaluation mode.
         step: Of the checkpoint.
         seconds: Spent in training steps until then.
+        retries: How often it diverged and went back.
     """
 
     path: Path
@@ -411,6 +482,7 @@ class Run:
     model: GenerativeModel
     step: int
     seconds: float
+    retries: int = 0
 
 
 def is_run(path: Path) -> bool:
@@ -443,7 +515,7 @@ def load_run(path: Path, *, averaged: bool = True) -> Run:
         part = model.averaged()
         checkpoint.assign(part, {**part.state_dict(), **tensors["ema"]}, str(last / "ema.safetensors"))
         model.settle()
-    return Run(path, config, model.eval(), state["step"], state["seconds"])
+    return Run(path, config, model.eval(), state["step"], state["seconds"], len(read_retries(path)))
 
 
 def sample(
@@ -486,6 +558,33 @@ def sample(
             parts.append(model.sample(len(index), labels=labels, generator=stream).cpu())
             progress.update(int(index[-1]) + 1 - start)
     return torch.cat(parts)
+
+
+def give_data(run: Run) -> None:
+    """Hand a model whose sampler starts at data the test data of its run."""
+    if getattr(getattr(run.model, "sampler", None), "start", None) != "data":
+        return
+    data = load_data(run.config, "test")
+    run.model.data = to_model(data.images) if isinstance(data, ImageSet) else data.sample(POINTS)  # type: ignore[assignment]
+
+
+def save_frames(
+    model: GenerativeModel, n: int, frames: int, path: Path, *, seed: int = 0, label: int | None = None
+) -> None:
+    """A picture of how samples come about: a row a sample, a column a moment, evenly spread from first to last.
+
+    Raises:
+        NotSupported: a model that samples in one jump, or points.
+    """
+    if not isinstance(model, HasTrajectory):
+        raise NotSupported("this model samples in one jump; there is no way to show.")
+    stream = SampleStream(derive_seed(seed, "sample"), torch.arange(n, device=next(model.parameters()).device))
+    labels = None if label is None else torch.full((n,), label, device=stream.index.device)
+    every = list(model.trajectory(n, labels=labels, generator=stream))
+    if every[0].ndim != 4:
+        raise NotSupported("frames are for images; this model makes points.")
+    shown = [every[i].cpu() for i in torch.linspace(0, len(every) - 1, frames).long().tolist()]
+    save_picture(torch.stack(shown, dim=1).flatten(0, 1).clamp(-1, 1), path, columns=frames)
 
 
 def parameters(module: nn.Module) -> int:

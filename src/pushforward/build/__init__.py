@@ -14,14 +14,16 @@ from typing import Any
 
 import torch
 
-from pushforward.build import diffusion, gan
+from pushforward.build import diffusion, energy, gan
 from pushforward.build.components import find, options_of
 from pushforward.config import RunConfig
-from pushforward.errors import ConfigError, nearest
+from pushforward.errors import ConfigError, NotSupported, nearest
+from pushforward.families.diffusion.model import Diffusion
+from pushforward.families.energy.model import EnergyModel
 from pushforward.model import GenerativeModel
 from pushforward.training import optimisers
 
-FAMILIES: Mapping[str, ModuleType] = {"gan": gan, "diffusion": diffusion}
+FAMILIES: Mapping[str, ModuleType] = {"gan": gan, "diffusion": diffusion, "energy": energy}
 """Each has `resolve(table) -> (table, phases)` and `build(table, shape, batch_size) -> model`."""
 OPTIMISERS: Mapping[str, Callable[..., Any]] = {
     "adam": optimisers.adam,
@@ -67,6 +69,18 @@ def build_model(config: RunConfig, shape: Sequence[int]) -> GenerativeModel:
     torch.manual_seed(config.train.seed)
     model: GenerativeModel = FAMILIES[config.model["family"]].build(config.model, tuple(shape), config.train.batch_size)
     return model
+
+
+def change_sampler(model: GenerativeModel, name: str | None, settings: Sequence[str]) -> None:
+    """Give a trained model another sampler of its family; see the family's own.
+
+    Raises:
+        NotSupported: it has only one.
+    """
+    for change, kind in ((diffusion.change_sampler, Diffusion), (energy.change_sampler, EnergyModel)):
+        if isinstance(model, kind):
+            return change(model, name, settings)
+    raise NotSupported("this model has one way to sample; leave --sampler and --set out.")
 
 
 def build_optimisers(config: RunConfig, model: GenerativeModel) -> dict[str, torch.optim.Optimizer]:

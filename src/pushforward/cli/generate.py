@@ -62,7 +62,8 @@ def train(
 `pushforward sample runs/lsgan -n 10000 --out samples.npz --seed 1`\n\n
 `pushforward sample runs/lsgan -n 1000 --out folder/`\n\n
 `pushforward sample runs/dcgan --sampler drs --calibrate --set percentile=80`\n\n
-`pushforward sample runs/edm --sampler unipc --set steps=8 --set guidance=2`"""
+`pushforward sample runs/edm --sampler unipc --set steps=8 --set guidance=2`\n\n
+`pushforward sample runs/pcd -n 8 --frames 10 --set steps=1024 --set start=data --out chains.png`"""
 )
 def sample(
     run: Annotated[Path, typer.Argument(help="A run's folder.")],
@@ -79,13 +80,17 @@ def sample(
     sampler: Annotated[
         str | None,
         typer.Option(
-            help="Of a GAN, with the discriminator's help: drs, mh, top, ddls or truncated; says what it cost. Of a diffusion model, its solver: ddpm, ddim, euler, heun, dpmpp-2m, dpmpp-sde, unipc or renoise."
+            help="Of a GAN, with the discriminator's help: drs, mh, top, ddls or truncated; says what it cost. Of a diffusion model, its solver: ddpm, ddim, euler, heun, dpmpp-2m, dpmpp-sde, unipc or renoise. Of an energy model, its chain: langevin, mala or hmc."
         ),
     ] = None,
     calibrate: Annotated[
         bool,
         typer.Option("--calibrate", help="First calibrate the logit on test images, for --sampler drs, mh or top."),
     ] = False,
+    frames: Annotated[
+        int | None,
+        typer.Option(min=2, max=32, help="Show this many moments of the sampler's way, a row a sample (at most 16)."),
+    ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="A setting of the sampler.")
     ] = None,
@@ -96,17 +101,32 @@ def sample(
     from pushforward.errors import ConfigError
 
     loaded = runs.load_run(run)
-    if loaded.config.model["family"] == "diffusion" and (sampler is not None or settings):
-        from pushforward.build.diffusion import change_sampler
+    if loaded.config.model["family"] != "gan" and (sampler is not None or settings):
+        from pushforward.build import change_sampler
 
         if calibrate:
             raise ConfigError("--calibrate is for the samplers of GANs. Leave it out.")
         change_sampler(loaded.model, sampler, settings or [])
         sampler, settings = None, None
+    runs.give_data(loaded)
+    if not quiet:
+        for note in loaded.model.notes():
+            print(f"note: {note}", file=sys.stderr)
+    if frames is not None:
+        if sampler is not None or out.suffix != ".png":
+            raise ConfigError(
+                "--frames draws a picture of the model's own sampler on its way: give --out name.png, and no sampler of a GAN."
+            )
+        runs.save_frames(loaded.model, min(n, 16), frames, out, seed=seed, label=label)
+        print(out)
+        return
     if sampler is None:
         if calibrate or settings:
             raise ConfigError("--calibrate and --set belong to --sampler; name one: drs, mh, top, ddls, truncated.")
         x = runs.sample(loaded.model, n, seed=seed, batch_size=batch_size, label=label, quiet=quiet)
+        accepted = getattr(loaded.model, "acceptance", 1.0)
+        if accepted < 1:
+            print(f"{accepted:.1%} of the last chains' moves were accepted", file=sys.stderr)
     else:
         if label is not None:
             raise ConfigError("--label with --sampler: the samplers are for unconditional models. Leave one out.")

@@ -1,4 +1,4 @@
-"""Commands that judge and show: evaluate, compare, report, lab."""
+"""Commands that judge and show: evaluate, compare, score, report, lab."""
 
 from __future__ import annotations
 
@@ -207,6 +207,52 @@ def print_table(found: dict[str, Any]) -> None:
     for result in found["results"]:
         for warning in result["warnings"]:
             print(f"{result['name']}: {warning}", file=sys.stderr)
+
+
+@app.command(
+    epilog="""Examples:\n\n
+`pushforward score runs/pcd --suite mnist`\n\n
+`pushforward score runs/pcd runs/vanilla my_images/ --out scored/`\n\n
+`pushforward score runs/flow --background runs/background --suite shifts`"""
+)
+def score(
+    targets: Annotated[
+        list[Path], typer.Argument(help="Runs to score by; folders or arrays of images are outlier sets of your own.")
+    ],
+    suite: Annotated[
+        str,
+        typer.Option(
+            help="mnist: noise, moves, constants, damage, other data sets; shifts: without the last; none: only your own."
+        ),
+    ] = "mnist",
+    n: Annotated[
+        int, typer.Option("-n", min=10, help="Inliers, and images of each set; at most half the test images.")
+    ] = 5000,
+    background: Annotated[
+        Path | None, typer.Option(help="A run whose score is subtracted: the likelihood ratio.")
+    ] = None,
+    seed: Seed = 0,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for scores.json, scores.md and scores.png of each run.")
+    ] = Path("scores"),
+    quiet: Quiet = False,
+) -> None:
+    """Can a run tell its data from what is none? AUROC, AUPR and FPR95 by its energy, density or discriminator."""
+    from pushforward import anomaly, runs
+    from pushforward.errors import ConfigError
+
+    found = [t for t in targets if runs.is_run(t)]
+    files = [t for t in targets if not runs.is_run(t)]
+    if not found:
+        raise ConfigError("name at least one run to score by.")
+    behind = None if background is None else runs.load_run(background)
+    for target in found:
+        report = anomaly.score(
+            runs.load_run(target), suite=suite, files=files, n=n, background=behind, seed=seed, quiet=quiet
+        )
+        folder = out if len(found) == 1 else out / target.resolve().name
+        print(anomaly.write(report, folder, target.resolve().name))
+        print(folder)
 
 
 @app.command(epilog="Example:\n\n`pushforward report runs/vanilla runs/lsgan runs/dcgan --out report.html`")

@@ -97,7 +97,13 @@ NAMES = (*IMAGE_NAMES, *DENSITIES)
 
 
 def load(
-    name: str, split: str = "train", *, path: Path | None = None, size: int | None = None, channels: int | None = None
+    name: str,
+    split: str = "train",
+    *,
+    path: Path | None = None,
+    size: int | None = None,
+    channels: int | None = None,
+    without: int | None = None,
 ) -> ImageSet | Density:
     """A data set by name, or by the path of a folder, an .npz/.npy or an IDX file.
 
@@ -107,12 +113,15 @@ def load(
         path: Where a named set lies, ahead of every other place.
         size: For folders: resize and centre-crop to this side.
         channels: For folders: 1 or 3.
+        without: A class that is left out.
 
     Raises:
         DataError: unknown name, nothing found, or damaged files.
     """
     if split not in ("train", "test"):
         raise DataError(f"split {split!r} is neither 'train' nor 'test'.")
+    if without is not None:
+        return _leave_out(load(name, split, path=path, size=size, channels=channels), without, name)
     target = Path(name).expanduser()
     if name in NAMES and (size is not None or channels is not None):
         raise DataError(f"size and channels are for folders of images; {name} has a size of its own.")
@@ -131,6 +140,16 @@ def load(
     if not target.exists():
         raise DataError(f"no data set and no file is called {name!r}: {nearest(name, NAMES)}")
     return load_path(target, split, size=size, channels=channels)
+
+
+def _leave_out(data: ImageSet | Density, label: int, name: str) -> ImageSet:
+    if not isinstance(data, ImageSet) or data.labels is None:
+        raise DataError(f"without = {label}: {name} has no labels.")
+    kept = data.labels != label
+    if kept.all() or not kept.any():
+        there = ", ".join(map(str, data.labels.unique().tolist()))
+        raise DataError(f"without = {label}: {name} has the labels {there}; leave out one of several.")
+    return data.subset(kept)
 
 
 def load_path(path: Path, split: str = "train", *, size: int | None = None, channels: int | None = None) -> ImageSet:

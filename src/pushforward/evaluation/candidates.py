@@ -72,6 +72,7 @@ def candidate(
         "kind": "run",
         "step": run.step,
         "training_seconds": run.seconds,
+        "retries": run.retries,
         "sampling_ms_an_image": 1000 * sampling / n,
         "sampling_and_features_seconds": round(time.perf_counter() - start, 2),
         "seed": seed,

@@ -67,6 +67,7 @@ def reference(
         "path": Path(data.path) if data.path else None,
         "size": data.size,
         "channels": data.channels,
+        "without": data.without,
     }
     train, test = load(data.name, "train", **place), load(data.name, "test", **place)
     notes: tuple[str, ...] = ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -294,3 +294,29 @@ def plane(models: list[dict[str, Any]], floor: dict[str, Any]) -> str:
         ax.set(xlabel="precision", ylabel="recall", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
         ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
         return to_svg(figure)
+
+
+def score_histograms(inliers: Any, outliers: Mapping[str, Any], path: Path, label: str) -> None:
+    """One small histogram an outlier set, over that of the inliers; what lies beyond the middle 98 % of both stands at the edges."""
+    columns = 6
+    rows = -(-len(outliers) // columns)
+    with mpl.rc_context(STYLE | {"figure.facecolor": "white", "savefig.facecolor": "white", "axes.grid": False}):
+        figure, axes = plt.subplots(rows, columns, figsize=(12, 1.5 * rows + 0.4), squeeze=False)
+        for ax in axes.flat[len(outliers) :]:
+            ax.axis("off")
+        a = np.asarray(inliers)
+        for ax, (name, values) in zip(axes.flat, outliers.items(), strict=False):
+            b = np.asarray(values)
+            ends = np.concatenate([np.quantile(s, [0.01, 0.99]) for s in (a, b)])
+            low, high = ends.min(), ends.max()
+            bins = np.linspace(low, high + 1e-9 + 1e-6 * abs(high), 50)
+            for scores, colour in ((a, COLOURS[0]), (b, COLOURS[1])):
+                ax.hist(scores.clip(low, high), bins=bins, density=True, color=colour, alpha=0.6)
+            ax.set_title(name, fontsize=9)
+            ax.set_yticks([])
+            ax.tick_params(labelsize=7)
+        figure.suptitle(f"{label}: data (blue), other images (orange)", fontsize=10)
+        figure.tight_layout()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=110)
+        plt.close(figure)

@@ -67,10 +67,15 @@ def save(
         shutil.rmtree(partial, ignore_errors=True)
         raise _explain(error, target) from error
     for old in steps(folder)[:-keep]:
-        doomed = folder / f"{_PARTIAL}old-{old}"
-        (folder / str(old)).rename(doomed)  # first out of sight, then gone: a kill in between leaves no half checkpoint
-        shutil.rmtree(doomed, ignore_errors=True)
+        remove(folder, old)
     return target
+
+
+def remove(folder: Path, step: int) -> None:
+    """Drop a checkpoint: first out of sight, then gone, so that a kill in between leaves no half of it."""
+    doomed = folder / f"{_PARTIAL}old-{step}"
+    (folder / str(step)).rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
 
 
 def steps(folder: Path) -> list[int]:

@@ -20,7 +20,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from pushforward.data.batches import Batches
-from pushforward.errors import CheckpointError, NotSupported, TrainingError
+from pushforward.errors import CheckpointError, Diverged, NotSupported
 from pushforward.model import Batch, GenerativeModel, Phase, Terms
 from pushforward.randomness import SampleStream, derive_seed
 from pushforward.training import checkpoint
@@ -106,21 +106,23 @@ class Trainer:
         self.metadata = dict(metadata or {})
         self.step = 0
         self.seconds = 0.0
+        self.retries = 0  # how often this run has gone back: other draws and half the rate each time
         self._unchecked: list[tuple[int, str, list[str], Tensor]] = []
 
     def steps(self, until: int) -> Iterator[StepReport]:
         """Train up to step `until` (not: that many more), yielding after each step.
 
         Raises:
-            TrainingError: a term is not finite; step, phase and term are named.
+            Diverged: a term is not finite; step, phase and term are named.
         """
         while self.step < until:
             start = time.perf_counter()
             self._seed_global_generators()
-            if self._rate is not None:
+            if self._rate is not None or self.retries:
+                now = (1.0 if self._rate is None else self._rate(self.step)) * 0.5**self.retries
                 for name, optimiser in self.optimisers.items():
                     for group, lr in zip(optimiser.param_groups, self._base[name], strict=True):
-                        group["lr"] = lr * self._rate(self.step)
+                        group["lr"] = lr * now
             measure = bool(self.measure_every) and (self.step + 1) % self.measure_every == 0
             terms: dict[str, Tensor] = {}
             norms: dict[str, Tensor] = {}
@@ -182,17 +184,22 @@ class Trainer:
 
         `torch.manual_seed` would do, but records a stack trace for every kind of device that is not there.
         """
-        seed = derive_seed(self.seed, self.step, self.accelerator.process_index)
+        seed = self._derived(self.step, self.accelerator.process_index)
         torch.default_generator.manual_seed(seed)
         if self.accelerator.device.type == "cuda":
             torch.cuda.manual_seed(seed)
+
+    def _derived(self, *parts: int | str) -> int:
+        """The seed of a draw; another one after each retry."""
+        again = (f"retry {self.retries}",) if self.retries else ()
+        return derive_seed(self.seed, *again, *parts)
 
     def _move(self, phase: Phase, repeat: int, measure: bool) -> tuple[dict[str, Tensor], Tensor | None]:
         """One move of one player: batch, loss, finite check, backward, optimiser, what follows it."""
         if phase.fresh_batch or self._batch is None:
             self._batch = self.batches.next()
         x, labels = self._batch
-        stream = SampleStream(derive_seed(self.seed, self.step, phase.name, repeat), self.batches.rows)
+        stream = SampleStream(self._derived(self.step, phase.name, repeat), self.batches.rows)
         batch = Batch(x, labels, self.step, stream)
         optimiser, own = self.optimisers[phase.name], self._own[phase.name]
         if phase.name in self._compiled:
@@ -231,14 +238,16 @@ class Trainer:
         """Look at every term since the last check.
 
         Raises:
-            TrainingError: one is not finite.
+            Diverged: one is not finite.
         """
         waiting, self._unchecked = self._unchecked, []
         for step, phase, names, values in waiting:
+            if self.accelerator.num_processes > 1:  # what one process has seen all must know, or the others wait for it
+                values = self.accelerator.reduce(values.clone(), reduction="mean")
             finite = torch.isfinite(values)
             if not finite.all():
                 name = names[int((~finite).nonzero()[0])]
-                raise TrainingError(
+                raise Diverged(
                     f"step {step + 1}: the term '{name}' of the phase '{phase}' is {values[names.index(name)].item()}. The last good checkpoint "
                     f"stays; lower the learning rate (optimiser.{phase}.lr) or the term's weight, and start again from there."
                 )
@@ -249,15 +258,17 @@ class Trainer:
         """Write `folder/STEP/`. Every process must call it; the first one writes.
 
         Raises:
-            TrainingError: a weight is not finite; nothing is written.
+            Diverged: a weight is not finite; nothing is written.
         """
         self.check()
+        if self.accelerator.num_processes > 1:
+            self.model.collect(self.accelerator.gather)
         if not self.accelerator.is_main_process:
             return None
         weights = self.model.state_dict()
         for name, w in weights.items():
             if w.is_floating_point() and not torch.isfinite(w).all():
-                raise TrainingError(
+                raise Diverged(
                     f"step {self.step}: the weight {name} is no longer finite. The last good checkpoint stays; lower the learning rate."
                 )
         tensors: dict[str, dict[str, Tensor]] = {"model": weights, "optimisers": {}}

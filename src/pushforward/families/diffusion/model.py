@@ -5,7 +5,8 @@ x_t = alpha_t x_0 + sigma_t eps,   loss = weight(t) |D(x_t, t) - x_0|^2,   sampl
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ from torch import Tensor
 from pushforward.errors import NotSupported
 from pushforward.families.diffusion.denoisers import Denoiser, Labelled, NetworkDenoiser, Scaling
 from pushforward.families.diffusion.guidance import ClassifierFree, Clipped, DynamicThreshold
-from pushforward.families.diffusion.solvers import SOLVERS, final, start
+from pushforward.families.diffusion.solvers import SOLVERS, start
 from pushforward.model import Batch, GenerativeModel, Phase, Terms
 from pushforward.randomness import Generator, SampleStream, draw_integers
 
@@ -210,12 +211,21 @@ class Diffusion(GenerativeModel):
 
     @torch.no_grad()
     def sample(self, n: int, *, labels: Tensor | None = None, generator: Generator | None = None) -> Tensor:
+        last: Tensor = deque(self.trajectory(n, labels=labels, generator=generator), maxlen=1)[0]
+        return last.contiguous()
+
+    @torch.no_grad()
+    def trajectory(
+        self, n: int, *, labels: Tensor | None = None, generator: Generator | None = None
+    ) -> Iterator[Tensor]:
+        """x at the first level, and after each step of the solver."""
         entry, device = SOLVERS[self.sampler.solver], next(self.parameters()).device
         labels = self.draw_labels(n, labels, generator)
         grid = self.grid()
         x = start(self.denoiser.schedule, (n, *self.shape), grid, generator=generator, device=device)
-        steps = entry.solve(self.guided(labels), x, grid, generator=generator, **dict(self.sampler.solver_options))
-        return final(steps).contiguous()
+        yield x
+        for step in entry.solve(self.guided(labels), x, grid, generator=generator, **dict(self.sampler.solver_options)):
+            yield step.x
 
     @torch.no_grad()
     def score(self, x: Tensor, t: Tensor) -> Tensor:

@@ -1,0 +1,511 @@
+"""Energy models: terms against closed forms and enumeration, kept chains, guards, the contract of all families."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from contract import check_gradients, check_resumes_bit_equal, check_sampling_is_addressed, check_shapes
+from program import call, refused
+from torch import Tensor, nn
+
+from pushforward import build, runs
+from pushforward.build.energy import TERMS, change_sampler, sampler_table
+from pushforward.config import load_recipe, parse, recipe_names
+from pushforward.data.batches import ImageBatches
+from pushforward.data.images import ImageSet
+from pushforward.errors import CheckpointError, ConfigError, Diverged, NotSupported, TrainingError
+from pushforward.families.energy import terms
+from pushforward.families.energy.guard import PATIENCE, SEEN, Guard
+from pushforward.families.energy.model import EnergyModel, Sampler, Term, Training
+from pushforward.families.energy.replay import Replay, begin
+from pushforward.families.energy.terms import Context
+from pushforward.model import Batch
+from pushforward.networks.energies import ConvEnergy, EnergyHead, MLPEnergy, PatchEnergy, ResidualEnergy
+from pushforward.randomness import SampleStream
+from pushforward.training.optimisers import adam
+from pushforward.training.trainer import Trainer
+
+
+def batch_of(x: Tensor, seed: int = 0) -> Batch:
+    return Batch(x, None, 0, SampleStream(seed, torch.arange(len(x))))
+
+
+# --- terms ------------------------------------------------------------------------------------------------------
+
+
+class Quadratic(nn.Module):
+    """E(x) = x' P x / 2 + b' x."""
+
+    def __init__(self, precision: Tensor) -> None:
+        super().__init__()
+        self.precision = nn.Parameter(precision.clone())
+        self.linear = nn.Parameter(torch.zeros(len(precision), dtype=precision.dtype))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.einsum("bi,ij,bj->b", x, self.precision, x) / 2 + x @ self.linear
+
+
+def test_terms_by_hand() -> None:
+    field = Quadratic(torch.tensor([[2.0, 0.0], [0.0, 4.0]]))
+    x, chains = torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([[2.0, 0.0], [0.0, 0.0]])
+    context = Context(field, batch_of(x), chains)
+    assert context.data_energy.tolist() == [1.0, 2.0]
+    assert terms.contrastive(context).tolist() == [1.0 - 4.0, 2.0]
+    assert terms.magnitude(context).tolist() == [1.0 + 16.0, 4.0]
+    assert terms.flatness(context).tolist() == [16.0, 0.0]  # |P x|^2 at the chains
+    assert terms.magnitude(Context(field, batch_of(x))).tolist() == [1.0, 4.0]
+    # sliced: |P x|^2 / 2 - v' P v, and for signs and a diagonal P the last is the trace
+    torch.testing.assert_close(terms.sliced(context), torch.tensor([2.0 - 6.0, 8.0 - 6.0]))
+    torch.testing.assert_close(terms.sliced(context, probes=3), torch.tensor([2.0 - 6.0, 8.0 - 6.0]))
+
+
+def test_denoising_by_hand() -> None:
+    """With the energy |x|^2 / 2 and scale s: |s^2 (x + sigma eps) / sigma - eps|^2 / d."""
+    field, x = Quadratic(torch.eye(2)), torch.tensor([[0.5, -1.0]])
+    eps = batch_of(x).generator.normal((1, 2))
+    found = terms.denoising(Context(field, batch_of(x)), sigma=0.5)
+    torch.testing.assert_close(found, (0.25 / 0.5 * (x + 0.5 * eps) - eps).square().mean(dim=1))
+    stream = batch_of(x).generator
+    level = 0.5 * 4.0 ** stream.uniform((1,))
+    eps = stream.normal((1, 2))
+    found = terms.denoising(Context(field, batch_of(x)), sigma=0.5, widest=2.0, scale=3.0)
+    torch.testing.assert_close(found, (9 / level * (x + level * eps) - eps).square().mean(dim=1))
+
+
+@pytest.mark.parametrize("name", ["denoising", "sliced"])
+def test_score_matching_recovers_a_gaussians_precision(name: str) -> None:
+    """Denoising at sigma finds the precision of the noisy data, (C + sigma^2)^-1; sliced that of the data itself, C^-1."""
+    g = torch.Generator().manual_seed(0)
+    root = torch.tensor([[1.0, 0.0], [0.6, 0.5]])
+    x = torch.randn(60_000, 2, generator=g) @ root.T + torch.tensor([1.0, -1.0])
+    covariance = root @ root.T + (0.3**2 * torch.eye(2) if name == "denoising" else 0)
+    field = Quadratic(torch.eye(2))
+    step = torch.optim.LBFGS(field.parameters(), lr=1.0, max_iter=60, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        step.zero_grad()
+        context = Context(field, batch_of(x))
+        found = (terms.denoising(context, sigma=0.3) if name == "denoising" else terms.sliced(context)).mean()
+        found.backward()
+        return found.detach()
+
+    step.step(loss)
+    precision = (field.precision + field.precision.T).detach() / 2
+    torch.testing.assert_close(precision, torch.linalg.inv(covariance), rtol=0.06, atol=0.06)
+    mean = -torch.linalg.solve(precision, field.linear.detach())
+    torch.testing.assert_close(mean, torch.tensor([1.0, -1.0]), rtol=0.03, atol=0.03)
+
+
+def test_the_contrastive_gradient_is_the_likelihoods() -> None:
+    """On 40 states, whose sum is Z: with chains drawn from the model itself the gradient is that of the mean negative log-likelihood."""
+    torch.manual_seed(0)
+    states = torch.linspace(-2, 2, 40)[:, None]
+    field = MLPEnergy(shape=(1,), hidden=(8,)).double()
+    states = states.double()
+    data = states[torch.randint(40, (500,))]
+    exact = (field(data).mean() + (-field(states)).logsumexp(0)).double()
+    wanted = torch.autograd.grad(exact, list(field.parameters()))
+    with torch.no_grad():
+        p = (-field(states)).softmax(0)
+    # the states themselves as chains, each as often as p says
+    counts = (p * 1e6).round().long()
+    chains = states.repeat_interleave(counts, dim=0)
+    context = Context(field, batch_of(data.repeat(-(-len(chains) // len(data)), 1)[: len(chains)]), chains)
+    whole = len(chains) // len(data) * len(data)
+    found = terms.contrastive(context)
+    energies = context.data_energy[:whole].mean() - context.chain_energy.mean()
+    got = torch.autograd.grad(energies, list(field.parameters()))
+    torch.testing.assert_close(found, context.data_energy - context.chain_energy)
+    for a, b in zip(got, wanted, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
+# --- networks ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("norm", ["none", "spectral"])
+@pytest.mark.parametrize("head", ["linear", "quadratic"])
+@pytest.mark.parametrize("make", [ConvEnergy, PatchEnergy, ResidualEnergy, MLPEnergy])
+def test_networks(make: type[nn.Module], head: str, norm: str) -> None:
+    torch.manual_seed(0)
+    small = {"hidden": (8,)} if make is MLPEnergy else {"width": 4}
+    for shape in ((1, 28, 28), (3, 32, 32)):
+        network = make(shape=shape, head=head, norm=norm, **small).eval()
+        x = torch.randn(3, *shape)
+        assert network(x).shape == (3,)
+        torch.testing.assert_close(network(x)[1:], network(x[1:]), rtol=1e-4, atol=1e-5)
+
+
+def test_the_quadratic_head() -> None:
+    head = EnergyHead(2, "quadratic", "none")
+    h = torch.tensor([[1.0, 2.0]])
+    with torch.no_grad():
+        first, second, squares = head.first(h), head.second(h), head.squares(h.square())
+    torch.testing.assert_close(head(h).detach(), (first * second + squares).squeeze(1))
+
+
+def test_relu_has_no_curvature_and_swish_has() -> None:
+    x = torch.randn(4, 1, 8, 8).requires_grad_()
+    for activation, curved in (("relu", False), ("swish", True)):
+        torch.manual_seed(0)
+        network = PatchEnergy(shape=(1, 8, 8), width=4, patch=2, activation=activation)
+        (g,) = torch.autograd.grad(network(x).sum(), x, create_graph=True)
+        assert g.requires_grad
+        (h,) = torch.autograd.grad(g.square().sum(), x, allow_unused=True)
+        assert (h is not None and bool(h.abs().max() > 1e-7)) == curved
+
+
+# --- kept chains ------------------------------------------------------------------------------------------------
+
+
+def numbered(rows: int = 6, depth: int = 5) -> Replay:
+    """Chains that hold their own number."""
+    replay = Replay(shape=(1,), rows=rows, depth=depth, begin=lambda n, g: torch.full((n, 1), -1.0))
+    replay.chains.copy_(torch.arange(rows * depth).float().reshape(rows, depth, 1))
+    return replay
+
+
+def test_chains_are_distinct_and_written_back_where_they_were_drawn() -> None:
+    replay, rows = numbered(), torch.arange(6)
+    x, which = replay.draw(rows, 0.0, SampleStream(3, rows), data=torch.zeros(6, 1))
+    assert x.unique().numel() == 6
+    assert torch.equal(x.squeeze(1), (rows * 5 + which).float())
+    replay.put(rows, which, x + 100, 7)
+    moved = replay.chains.flatten() >= 100
+    assert torch.equal(moved.nonzero().squeeze(1), rows * 5 + which)
+    assert torch.equal(replay.age.flatten(), 7 * moved.int())
+
+
+def test_restarts_have_their_share_and_their_age() -> None:
+    rows = torch.arange(4000)
+    replay = Replay(shape=(1,), rows=4000, depth=1, begin=lambda n, g: torch.full((n, 1), -1.0))
+    replay.chains.fill_(5.0)
+    replay.age.fill_(9)
+    x, which = replay.draw(rows, 0.25, SampleStream(0, rows), data=torch.full((4000, 1), 2.0), share=0.5)
+    shares = [float((x == v).float().mean()) for v in (5.0, -1.0, 2.0)]
+    assert shares == pytest.approx([0.75, 0.125, 0.125], abs=0.025)
+    assert torch.equal(replay.age[:, 0] == 0, (x != 5.0).squeeze(1))
+
+
+def test_a_row_draws_the_same_chains_whoever_else_is_there() -> None:
+    """Two processes with half of the rows each hold together what one process holds."""
+    whole, left, right = numbered(), numbered(), numbered()
+    for step in range(4):
+        for replay, rows in ((whole, torch.arange(6)), (left, torch.arange(3)), (right, torch.arange(3, 6))):
+            data = torch.zeros(len(rows), 1)
+            x, which = replay.draw(rows, 0.3, SampleStream(step, rows), data=data, share=0.5)
+            replay.put(rows, which, x + 0.5, 1)
+    assert torch.equal(whole.chains[:3], left.chains[:3])
+    assert torch.equal(whole.chains[3:], right.chains[3:])
+    assert not torch.equal(whole.chains[3:], left.chains[3:])
+
+
+def test_collect_brings_every_processs_rows_together() -> None:
+    model = small()
+    other = model.buffer.chains.clone() + 1  # type: ignore[union-attr]
+    mine = model.buffer.chains.clone()  # type: ignore[union-attr]
+    model.collect(lambda x: torch.cat([x, x + 1]))
+    assert torch.equal(model.buffer.chains[:4], mine[:4])  # type: ignore[union-attr]
+    assert torch.equal(model.buffer.chains[4:], other[4:])  # type: ignore[union-attr]
+
+
+def test_where_chains_begin() -> None:
+    stream = SampleStream(0, torch.arange(4000))
+    wide = begin("wide", 4000, (1, 4, 4), generator=stream)
+    assert float(wide.abs().max()) <= 1
+    flat = wide.flatten(1)
+    assert float((flat.mean(1) < -0.8).float().mean()) > 0.04  # dark ones among them
+    assert float((flat.mean(1) > 0.8).float().mean()) > 0.04
+    assert float((flat.std(1) < 0.1).float().mean()) > 0.04  # and flat ones
+    uniform = begin("uniform", 4000, (1, 4, 4), scale=2.0, generator=stream)
+    assert float(uniform.std()) == pytest.approx(2 / math.sqrt(3), rel=0.02)
+    assert float(begin("normal", 4000, (2,), scale=3.0, generator=stream).std()) == pytest.approx(3.0, rel=0.03)
+
+
+# --- the model --------------------------------------------------------------------------------------------------
+
+
+def small(sampler: Sampler | None = None, training: Training | None = None) -> EnergyModel:
+    torch.manual_seed(0)
+    network = PatchEnergy(shape=(1, 8, 8), width=4, patch=2)
+    listed = [
+        Term("contrastive", terms.contrastive, 1.0, chains=True),
+        Term("magnitude", terms.magnitude, 0.1),
+        Term("denoising", terms.denoising, 0.1),
+    ]
+    return EnergyModel(
+        network=network,
+        shape=(1, 8, 8),
+        terms=listed,
+        sampler=sampler or Sampler(steps=4, step_size=20.0, noise=0.05, clip=0.03),
+        training=training
+        or Training(steps=3, step_size=20.0, noise=0.05, clip=0.03, depth=3, restart_data=0.5, data=0.3),
+        rows=8,
+        jitter=0.03,
+    )
+
+
+def images() -> ImageSet:
+    g = torch.Generator().manual_seed(0)
+    return ImageSet(torch.randint(0, 256, (64, 1, 8, 8), generator=g, dtype=torch.uint8))
+
+
+def test_contract(tmp_path: Path) -> None:
+    model = small()
+    batches = ImageBatches(images(), batch_size=8, seed=0)
+    check_shapes(model, batches)
+    check_gradients(model, batches)
+    check_sampling_is_addressed(model)
+
+    def trainer() -> Trainer:
+        fresh, data = small(), ImageBatches(images(), batch_size=8, seed=0)
+        return Trainer(fresh, data, {"energy": adam(fresh.network.parameters(), lr=1e-3)}, seed=3, ema=0.9)
+
+    check_resumes_bit_equal(trainer, tmp_path)
+
+
+@pytest.mark.parametrize("method", ["langevin", "mala", "hmc"])
+def test_samplers_stay_in_bounds_and_are_addressed(method: str) -> None:
+    model = small(Sampler(method=method, steps=5, step_size=0.02, leaps=3))  # type: ignore[arg-type]
+    check_sampling_is_addressed(model)
+    x = model.sample(20, generator=SampleStream(0, torch.arange(20)))
+    assert float(x.abs().max()) <= 1
+    if method != "langevin":
+        assert 0 < model.acceptance < 1
+    ways = list(model.trajectory(4, generator=SampleStream(0, torch.arange(4))))
+    assert len(ways) == 6
+    assert torch.equal(ways[-1], model.sample(4, generator=SampleStream(0, torch.arange(4))))
+
+
+def test_chains_start_where_they_are_told() -> None:
+    model = small(Sampler(steps=1, step_size=1e-12, start="data"))
+    with pytest.raises(NotSupported, match="given none"):
+        model.sample(2)
+    model.data = torch.full((3, 1, 8, 8), 0.25)
+    torch.testing.assert_close(model.sample(2), torch.full((2, 1, 8, 8), 0.25), rtol=0, atol=1e-4)
+    model.sampler = Sampler(steps=1, step_size=1e-12, start="buffer")
+    model.buffer.chains.fill_(-0.5)  # type: ignore[union-attr]
+    torch.testing.assert_close(model.sample(2), torch.full((2, 1, 8, 8), -0.5), rtol=0, atol=1e-4)
+    alone = small(Sampler(steps=1, start="buffer"), Training(data=1.0))
+    with pytest.raises(NotSupported, match="without kept chains"):
+        alone.sample(2)
+    with pytest.raises(NotSupported, match="unconditional"):
+        model.sample(2, labels=torch.zeros(2, dtype=torch.int64))
+
+
+def test_training_leaves_the_network_as_it_found_it() -> None:
+    model = small().train()
+    x, _ = ImageBatches(images(), batch_size=8, seed=0).next()
+    model.loss(batch_of(x))
+    assert model.network.training
+    assert all(p.requires_grad for p in model.network.parameters())
+
+
+def test_contrastive_divergence_begins_at_the_batch() -> None:
+    """With data = 1 and no move to speak of, the chains are the batch."""
+    model = small(training=Training(steps=1, step_size=1e-12, temperature=0.0, data=1.0))
+    assert model.buffer is None
+    x, _ = ImageBatches(images(), batch_size=8, seed=0).next()
+    found = model.loss(batch_of(x))
+    torch.testing.assert_close(found["chain_distance"], found["data_distance"], rtol=0, atol=1e-5)
+
+
+def test_a_tempered_sampler_says_so() -> None:
+    assert "tempered" in small().notes()[0]
+    assert "exp(-E / 0.00013)" in small().notes()[0]  # 0.05^2 / 20
+    assert small(Sampler(temperature=2.0)).notes() == ()
+
+
+# --- guards and retries -----------------------------------------------------------------------------------------
+
+
+def told(guard: Guard, **values: float) -> str | None:
+    means = {"data_energy": 0.0, "chain_energy": 0.1, "data_distance": 10.0, "chain_distance": 10.0} | values
+    said = None
+    for _ in range(PATIENCE + 10):
+        said = guard.see({k: torch.tensor(means[k]) for k in SEEN})
+    return said
+
+
+def test_the_guards_verdicts() -> None:
+    assert told(Guard()) is None
+    assert "grown to 5e+03" in str(told(Guard(), data_energy=5e3))
+    assert "energies of chains" in str(told(Guard(), chain_energy=-5e3))
+    assert "below those of data" in str(told(Guard(), chain_energy=-3.0))
+    assert told(Guard(flip=5.0), chain_energy=-3.0) is None
+    assert "come together" in str(told(Guard(), chain_distance=0.1))
+
+
+def test_a_model_that_diverges_says_so() -> None:
+    model = small()
+    finish = model.phases()[0].finish
+    assert finish is not None
+    means = {k: torch.tensor(v) for k, v in zip(SEEN, (0.0, -9.0, 1.0, 1.0), strict=True)}
+    with pytest.raises(Diverged, match="energies 9 below"):
+        for _ in range(PATIENCE):
+            finish(means, 8)
+
+
+SPOILT = """
+import torch
+calls = []
+
+def spoilt(context, *, when: int = 7, times: int = 1):
+    '''Not a number on step `when`, the first `times` times that it comes there.'''
+    x = context.data_energy
+    if context.batch.step == when:
+        calls.append(when)
+        if len(calls) <= times:
+            return x * torch.nan
+    return x * 0
+"""
+
+
+def spoilt(tmp_path: Path, module: str, times: int, *words: str) -> list[str]:
+    (tmp_path / f"{module}.py").write_text(SPOILT)
+    term = f'model.terms=[{{name="contrastive"}}, {{name="{module}:spoilt", times={times}}}]'
+    settings = [term, "train.steps=12", "train.checkpoint_every=5", "train.log_every=1", "train.batch_size=8"]
+    settings += ["model.chains.steps=1", "model.network.width=4", "model.sampler.steps=2", *words]
+    return [w for s in settings for w in ("--set", s)]
+
+
+def test_a_run_that_diverges_goes_back_and_is_counted(tmp_path: Path) -> None:
+    done = call("train", "energy/pcd", *spoilt(tmp_path, "spoilt_once", 1), "--out", "run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Back to step 5, retry 1 of 3" in done.stderr
+    assert json.loads((tmp_path / "run/retries.json").read_text())[0]["back_to"] == 5
+    rows = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in rows] == list(range(1, 13))
+    assert runs.load_run(tmp_path / "run").retries == 1
+    (tmp_path / "run/retries.json").write_text("[")
+    with pytest.raises(CheckpointError, match="damaged"):
+        runs.load_run(tmp_path / "run")
+
+
+def test_a_retry_draws_otherwise_and_at_half_the_rate(tmp_path: Path) -> None:
+    config = build.resolve(
+        load_recipe("energy/pcd", ["train.batch_size=8", "model.chains.steps=1", "model.network.width=4"])
+    )
+    config = config.model_copy(
+        update={"train": config.train.model_copy(update={"precision": "no", "schedule": "constant", "warmup": 0})}
+    )
+    trainer = runs.make_trainer(config, runs.load_data(config))
+    again = runs.make_trainer(config, runs.load_data(config))
+    again.retries = 2
+    next(trainer.steps(1))
+    next(again.steps(1))
+    assert again.optimisers["energy"].param_groups[0]["lr"] == pytest.approx(3e-4 / 4)
+    assert trainer.optimisers["energy"].param_groups[0]["lr"] == pytest.approx(3e-4)
+    assert not torch.equal(trainer.model.buffer.chains, again.model.buffer.chains)  # type: ignore[union-attr]
+
+
+def test_retries_end(tmp_path: Path) -> None:
+    said = refused("train", "energy/pcd", *spoilt(tmp_path, "spoilt_always", 99), "--out", "run", cwd=tmp_path)
+    assert "gone back 3 times" in said
+    found = json.loads((tmp_path / "run/retries.json").read_text())
+    assert [r["back_to"] for r in found] == [5, 0, 5]  # the second time to the one before, and then to one made since
+    said = refused(
+        "train",
+        "energy/pcd",
+        *spoilt(tmp_path, "spoilt_strict", 99, "train.retries=0"),
+        "--out",
+        "strict",
+        cwd=tmp_path,
+    )
+    assert "spoilt_strict:spoilt" in said
+
+
+def test_trainer_raises_where_nobody_retries() -> None:
+    assert issubclass(Diverged, TrainingError)
+
+
+# --- recipes and refusals ---------------------------------------------------------------------------------------
+
+BASE = {
+    "family": "energy",
+    "network": {"name": "patch", "width": 4, "patch": 2},
+    "terms": [{"name": "contrastive"}],
+    "chains": {"steps": 5, "step_size": 20.0, "noise": 0.05, "clip": 0.03},
+}
+
+
+def resolved(**changes: object) -> object:
+    table = {k: v for k, v in {**BASE, **changes}.items() if v is not None}
+    return build.resolve(parse({"model": table, "optimiser": {"energy": {"lr": 1e-3}}}, "test"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"terms": [{"name": "magnitude"}]}, "teach the energy nothing"),
+        ({"terms": [{"name": "denoising"}]}, "no term of this recipe uses chains"),
+        ({"terms": ["contrastive", "contrastive"]}, "listed twice"),
+        ({"terms": [{"name": "contrastiv"}]}, "did you mean"),
+        ({"terms": [{"name": "contrastive", "weight": -1}]}, "weight = -1"),
+        ({"terms": [{"name": "denoising", "sigma": 0.0}], "chains": None}, "above 0"),
+        ({"terms": [{"name": "denoising", "widest": 1.0}], "chains": None}, "`scale` be given"),
+        ({"terms": [{"name": "denoising", "scale": 1.0}], "chains": None}, "belongs to `widest`"),
+        ({"terms": []}, "list what the energy is trained by"),
+        ({"chains": {"steps": 0}}, "at least 1"),
+        ({"chains": {"data": 1.0, "depth": 3}}, "every chain begins at data"),
+        ({"chains": {"steps": 1, "step_size": 0.001, "noise": 0.0, "clip": 0.01}}, "can go 0.0001 at most"),
+        ({"chains": {"step": 3}}, "did you mean 'steps'"),
+        ({"sampler": {"method": "mala", "clip": 0.03}}, "follows the law exactly"),
+        ({"sampler": {"method": "gibbs"}}, "method"),
+        ({"sampler": {"leaps": 3}}, "it belongs to hmc"),
+        ({"sampler": {"method": "hmc", "temperature": 0.0}}, "needs one above 0"),
+        ({"terms": [{"name": "denoising"}], "chains": None, "sampler": {"start": "buffer"}}, "keeps no chains"),
+        ({"network": None}, "'model.network' is missing"),
+        ({"scale": 0.0}, "model.scale"),
+        ({"jitter": -1.0}, "model.jitter"),
+        ({"temper": 1.0}, "unknown key 'model.temper'"),
+    ],
+)
+def test_refused(changes: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        resolved(**changes)
+
+
+def test_every_term_trains_through_its_name() -> None:
+    for name, entry in TERMS.items():
+        listed = [{"name": name}] if entry.alone else [{"name": "denoising"}, {"name": name}]
+        config = resolved(terms=listed, chains=BASE["chains"] if entry.chains else None)
+        model = build.build_model(config, (1, 8, 8))  # type: ignore[arg-type]
+        x = torch.rand(64, 1, 8, 8) * 2 - 1
+        assert torch.isfinite(model.phases()[0].loss(batch_of(x))[name]).all()
+
+
+def test_samplers_are_chosen_after_training() -> None:
+    model = small()
+    change_sampler(model, "mala", ["steps=7", "temperature=0.5"])
+    assert (model.sampler.method, model.sampler.steps, model.sampler.temperature) == ("mala", 7, 0.5)
+    assert model.sampler.noise is None
+    change_sampler(model, None, ["start=buffer"])
+    assert (model.sampler.method, model.sampler.start) == ("mala", "buffer")
+    with pytest.raises(ConfigError, match="without kept chains"):
+        change_sampler(small(training=Training(data=1.0)), None, ["start=buffer"])
+    with pytest.raises(ConfigError, match="did you mean"):
+        change_sampler(model, None, ["stepsize=2"])
+    assert sampler_table("hmc", "x")["method"] == "hmc"
+
+
+def test_mala_takes_over_the_temperature_that_a_tempered_sampler_has() -> None:
+    model = small()
+    change_sampler(model, "mala", [])
+    assert model.sampler.temperature == pytest.approx(0.05**2 / 20)
+
+
+@pytest.mark.parametrize("name", [r for r in recipe_names() if r.startswith("energy/")])
+def test_recipes_build_and_take_a_step(name: str) -> None:
+    config = load_recipe(name, ["train.batch_size=8"] + (["model.chains.steps=2"] if name != "energy/dsm" else []))
+    if "2d" in name:
+        config = load_recipe(name, ["train.batch_size=8"])
+    config = build.resolve(config)
+    config = config.model_copy(update={"train": config.train.model_copy(update={"precision": "no"})})
+    trainer = runs.make_trainer(config, runs.load_data(config))
+    report = next(trainer.steps(1))
+    assert all(torch.isfinite(v) for v in report.terms.values())
