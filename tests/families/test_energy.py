@@ -185,7 +185,7 @@ def test_restarts_have_their_share_and_their_age() -> None:
     replay = Replay(shape=(1,), rows=4000, depth=1, begin=lambda n, g: torch.full((n, 1), -1.0))
     replay.chains.fill_(5.0)
     replay.age.fill_(9)
-    x, which = replay.draw(rows, 0.25, SampleStream(0, rows), data=torch.full((4000, 1), 2.0), share=0.5)
+    x, _ = replay.draw(rows, 0.25, SampleStream(0, rows), data=torch.full((4000, 1), 2.0), share=0.5)
     shares = [float((x == v).float().mean()) for v in (5.0, -1.0, 2.0)]
     assert shares == pytest.approx([0.75, 0.125, 0.125], abs=0.025)
     assert torch.equal(replay.age[:, 0] == 0, (x != 5.0).squeeze(1))

@@ -1,0 +1,91 @@
+"""Images that data is not: each shift does what its name says."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from pushforward.data.fetch import load
+from pushforward.data.images import ImageSet, to_model
+from pushforward.data.shifts import CONSTANTS, SHIFTS, affine, blurred, impulses, moved, noisy, shot, smeared
+
+
+def digits(n: int = 50) -> Tensor:
+    data = load("mnist-5k", "test")
+    assert isinstance(data, ImageSet)
+    return data.images[:n]
+
+
+def made(name: str, x: Tensor, seed: int = 0) -> Tensor:
+    return SHIFTS[name](x, torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("name", SHIFTS)
+def test_every_shift_gives_bytes_of_the_same_shape_and_changes_them(name: str) -> None:
+    for x in (digits(), digits().expand(-1, 3, -1, -1).contiguous()):
+        before = x.clone()
+        y = made(name, x)
+        assert y.dtype == torch.uint8
+        assert y.shape == x.shape
+        assert torch.equal(x, before), "the input was changed"
+        assert torch.equal(y, made(name, x)), "the same seed gave other images"
+        assert ((y != x).flatten(1).any(dim=1)).float().mean() > 0.95
+
+
+def test_noise_has_its_strength() -> None:
+    grey = torch.full((200, 1, 28, 28), 128, dtype=torch.uint8)
+    g = torch.Generator().manual_seed(0)
+    for sd in (0.1, 0.3):
+        assert float(to_model(noisy(sd)(grey, g)).std()) == pytest.approx(sd, rel=0.03)
+    counts = shot(6.0)(grey // 2, g).float() / 255
+    assert float(counts.mean()) == pytest.approx(64 / 255, rel=0.01)  # Poisson of mean 1.5, over 6
+    assert float(counts.var()) == pytest.approx(64 / 255 / 6, rel=0.03)
+    assert float((impulses(0.2)(grey, g) != 128).float().mean()) == pytest.approx(0.2, rel=0.05)
+
+
+def test_moves_by_hand() -> None:
+    x = torch.zeros(1, 1, 4, 4, dtype=torch.uint8)
+    x[0, 0, 0, 1] = 9
+    g = torch.Generator()
+    assert moved(1, 2)(x, g).nonzero().tolist() == [[0, 0, 1, 3]]
+    assert int(moved(0, 3)(x, g).sum()) == 0  # it left the picture
+    assert made("hflip", x).nonzero().tolist() == [[0, 0, 0, 2]]
+    assert made("rot180", x).nonzero().tolist() == [[0, 0, 3, 2]]
+    assert made("rot90", x).nonzero().tolist() == [[0, 0, 2, 0]]
+    assert torch.equal(made("inverted", made("inverted", x)), x)
+    assert made("shuffled pixels", x).sum() == 9
+    assert {name: int(made(name, x)[0, 0, 0, 0]) for name in CONSTANTS} == {"black": 0, "grey": 128, "white": 255}
+
+
+def test_half_size_keeps_the_middle_and_a_quarter_of_the_ink() -> None:
+    x = digits()
+    small = made("half size", x).float()
+    assert float(small.sum()) == pytest.approx(float(x.float().sum()) / 4, rel=0.01)
+    assert not small[:, :, :7].any() and not small[:, :, 21:].any() and not small[..., :7].any()
+
+
+def test_affine_turns_by_its_degrees_and_not_at_all_by_none() -> None:
+    x = digits(4)
+    g = torch.Generator().manual_seed(0)
+    assert (affine()(x, g).int() - x.int()).abs().max() <= 1
+    quarter = affine(degrees=90)(x, g)
+    ways = torch.stack([(quarter.int() - x.rot90(k, (2, 3)).int()).abs().flatten(1).max(dim=1).values for k in (1, 3)])
+    assert (ways.min(dim=0).values <= 1).all()
+    assert float(affine(scale=0.5)(x, g).float().sum()) == pytest.approx(float(x.float().sum()) / 4, rel=0.05)
+    stick = torch.zeros(1, 1, 29, 29, dtype=torch.uint8)
+    stick[0, 0, :, 14] = 255
+    slanted = affine(shear=0.5)(stick, g)[0, 0].float()
+    top, bottom = slanted[2].argmax(), slanted[26].argmax()
+    assert abs(abs(int(top) - int(bottom)) - 12) <= 1  # half of 24 rows
+
+
+def test_blur_keeps_the_ink_and_spreads_it() -> None:
+    stick, dot = torch.zeros(2, 1, 1, 27, 27, dtype=torch.uint8)
+    stick[0, 0, :, 13] = 255
+    dot[0, 0, 13, 13] = 255
+    g = torch.Generator()
+    across = blurred(1.5)(stick, g)[0, 0, 13].double() / 255
+    assert float(across.sum()) == pytest.approx(1.0, abs=0.01)
+    assert float((across * (torch.arange(27) - 13) ** 2).sum()) == pytest.approx(1.5**2, rel=0.03)  # cut at 3 sd
+    assert smeared(7)(dot, g)[0, 0].nonzero().tolist() == [[k, k] for k in range(10, 17)]
