@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -35,7 +35,7 @@ from pushforward.data.fetch import load
 from pushforward.data.images import ImageSet, save_grid, to_bytes, to_model
 from pushforward.data.toy import Density
 from pushforward.errors import CheckpointError, ConfigError, DataError, Diverged, NotSupported, TrainingError
-from pushforward.model import GenerativeModel, HasTrajectory
+from pushforward.model import GenerativeModel, HasEnergy, HasLogProb, HasTrajectory
 from pushforward.monitors import alarms, signs
 from pushforward.randomness import SampleStream, derive_seed
 from pushforward.training import checkpoint
@@ -393,12 +393,29 @@ def draw_grid(trainer: Trainer, shape: Sequence[int], path: Path) -> Tensor:
         if ema is not None:
             model.settle()
         x = model.sample(count, generator=stream).cpu()
-    save_picture(x[:GRID] if len(shape) == 3 else x, path)
+    save_picture(x[:GRID] if len(shape) == 3 else x, path, field=density_of(model, x))
     return x
 
 
-def save_picture(x: Tensor, path: Path, *, columns: int | None = None) -> None:
-    """Samples as a picture: a grid of images (bytes, or floats in [-1, 1]), a scatter plot of points, a histogram of numbers."""
+def density_of(model: GenerativeModel, x: Tensor) -> Callable[[float], Tensor] | None:
+    """reach -> the density up to a factor on a grid of [-reach, reach]^2, of a model of points in the plane that has one."""
+    if x.ndim != 2 or x.shape[1] != 2 or not isinstance(model, HasEnergy | HasLogProb):
+        return None
+
+    @torch.no_grad()
+    def field(reach: float) -> Tensor:
+        line = torch.linspace(-reach, reach, 150, device=next(model.parameters()).device)
+        points = torch.stack(torch.meshgrid(line, line, indexing="xy"), dim=-1).reshape(-1, 2)
+        log = model.log_prob(points) if isinstance(model, HasLogProb) else -model.energy(points)
+        return (log - log.max()).exp().reshape(150, 150).cpu()
+
+    return field
+
+
+def save_picture(
+    x: Tensor, path: Path, *, columns: int | None = None, field: Callable[[float], Tensor] | None = None
+) -> None:
+    """Samples as a picture: a grid of images (bytes, or floats in [-1, 1]), a scatter plot of points over their density, a histogram of numbers."""
     if path.suffix != ".png":
         raise DataError(f"{path}: a picture's file ends in .png.")
     if x.ndim == 4:
@@ -406,7 +423,8 @@ def save_picture(x: Tensor, path: Path, *, columns: int | None = None) -> None:
     from pushforward.report.figures import points_figure
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    return points_figure(x.numpy(), path)
+    reach = 1.15 * float(x.abs().max())
+    return points_figure(x.numpy(), path, field=None if field is None else (field(reach).numpy(), reach))
 
 
 def spread(n: int, count: int) -> Tensor:

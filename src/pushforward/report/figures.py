@@ -182,8 +182,14 @@ def measurements(found: dict[str, Any]) -> str:
         return to_svg(figure).replace("currentColor", "#222222")
 
 
-def points_figure(x: np.ndarray, path: Path) -> None:
-    """Points of a toy model: a scatter plot in two dimensions, a histogram in one."""
+def points_figure(x: np.ndarray, path: Path, *, field: tuple[np.ndarray, float] | None = None) -> None:
+    """Points of a toy model: a scatter plot in two dimensions, a histogram in one.
+
+    Args:
+        x: (n, 1) or (n, 2).
+        path: The picture.
+        field: An unnormalised density on an even grid over [-reach, reach]^2, rows upwards, and reach; drawn behind the points.
+    """
     with mpl.rc_context(
         {**STYLE, "figure.facecolor": "white", "axes.facecolor": "white", "savefig.facecolor": "white"}
     ):
@@ -192,6 +198,16 @@ def points_figure(x: np.ndarray, path: Path) -> None:
             ax.hist(x[:, 0], bins=80, density=True, color=COLOURS[0])
             ax.set(xlabel="x", ylabel="density")
         else:
+            if field is not None:
+                values, reach = field
+                ax.imshow(
+                    values,
+                    origin="lower",
+                    extent=(-reach, reach, -reach, reach),
+                    cmap="Oranges",
+                    interpolation="bilinear",
+                )
+                ax.set(xlim=(-reach, reach), ylim=(-reach, reach))
             ax.scatter(x[:, 0], x[:, 1], s=3, alpha=0.4, color=COLOURS[0], linewidths=0)
             ax.set_aspect("equal")
         temporary = path.with_name(path.name + ".tmp")

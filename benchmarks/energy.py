@@ -1,0 +1,184 @@
+"""Energy models on full MNIST: training time, divergences, samples at several lengths of chain, drift from data, steps to a digit, strangeness.
+
+    PUSHFORWARD_DATA=../shared/data python benchmarks/energy.py energy/pcd [--seeds 0 1 2] [--cpu-minutes 25] [--set KEY=VALUE] [--jobs 2]
+
+A run is one thread. Its steps are what 20 steps of its own took, scaled to the minutes asked for. Runs that are in the file already are not repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+KEPT = ("frechet", "precision", "recall", "class entropy")
+LENGTHS = {60: 10_000, 256: 10_000, 1024: 1_000, 4096: 500}  # moves -> samples
+SURE = 0.9
+
+
+def one(
+    recipe: str, seed: int, minutes: float, settings: list[str], pictures: Path | None, quick: bool
+) -> dict[str, Any]:
+    import torch
+
+    torch.set_num_threads(1)
+    from pushforward import anomaly, runs
+    from pushforward.build import change_sampler, resolve
+    from pushforward.config import load_recipe
+    from pushforward.data.images import ImageSet, save_grid, to_bytes, to_model
+    from pushforward.evaluation import Sides, measure, reference
+    from pushforward.families.energy.model import EnergyModel
+    from pushforward.metrics.features import extractor
+    from pushforward.randomness import SampleStream
+
+    name = recipe.replace("/", "-")
+    settings = [*settings, f"train.seed={seed}"]
+    config = runs.with_precision(resolve(load_recipe(recipe, settings, data="mnist")))
+    data = runs.load_data(config)
+    trial = runs.make_trainer(config, data)
+    for _ in trial.steps(3):
+        pass
+    began = time.process_time()
+    for _ in trial.steps(23):
+        pass
+    steps = max(100, int(60 * minutes / ((time.process_time() - began) / 20)))
+    rest = [f"train.steps={steps}", f"train.sample_every={steps}", f"train.checkpoint_every={max(100, steps // 20)}"]
+    rest.append(f'train.precision="{config.train.precision}"')
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "run"
+        began = time.process_time()
+        runs.train(load_recipe(recipe, [*settings, *rest], data="mnist"), out, quiet=True)
+        seconds = time.process_time() - began
+        run = runs.load_run(out)
+        log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    model = run.model
+    assert isinstance(model, EnergyModel)
+    found: dict[str, Any] = {
+        "recipe": recipe, "seed": seed, "minutes": minutes, "settings": settings[:-1], "steps": steps, "cpu_seconds": round(seconds, 1),
+        "precision": config.train.precision, "parameters": runs.parameters(model.network), "retries": run.retries,
+        "gap": [[r["step"], r["energy/chain_energy"] - r["energy/data_energy"]] for r in log[:: max(1, len(log) // 60)] if "energy/chain_energy" in r],
+    }  # fmt: skip
+    digits = extractor("digits")
+    side = reference("mnist", n=10_000)
+
+    # samples from noise, at several lengths; short ones are the beginnings of long ones
+    def sample(steps: int, n: int) -> tuple[Any, float]:
+        change_sampler(model, None, [f"steps={steps}"])
+        began = time.process_time()
+        return to_bytes(runs.sample(model, n, seed=seed)), time.process_time() - began
+
+    found["lengths"] = {}
+    for length, n in LENGTHS.items():
+        if quick and length > 256:
+            continue
+        n = min(n, 1000) if quick else n
+        x, spent = sample(length, n)
+        if pictures is not None:
+            save_grid(x[:100], pictures / f"energy-{name}-{seed}-{length}.png", columns=20)
+        values = measure(Sides(side.real, side.by(x), side.floor["floor"]), ["frechet", "precision-recall", "classes"])
+        shares = [values[f"class {k}"].value for k in range(10)]
+        found["lengths"][length] = {
+            "n": n, "cpu_seconds": round(spent, 1), "values": {k: [values[k].value, values[k].stderr] for k in KEPT},
+            "rarest": min(shares), "commonest": max(shares),
+        }  # fmt: skip
+
+    # from data: how far chains go
+    test = runs.load_data(config, "test")
+    assert isinstance(test, ImageSet)
+    start = to_model(test.images[:200])
+    change_sampler(model, None, [f"steps={256 if quick else 2048}"])
+    found["drift"] = {}
+    for k, chains in enumerate(model.walk(start, generator=SampleStream(seed, torch.arange(len(start)))), 1):
+        if k in (60, 256, 512, 1024, 2048):
+            found["drift"][k] = float((chains.x - start).flatten(1).norm(dim=1).mean())
+
+    # from noise: moves until the classifier is sure, and stays so, by the digit that it ends as
+    change_sampler(model, None, [f"steps={256 if quick else 1024}"])
+    seen: list[Any] = []
+    for k, x in enumerate(model.trajectory(500, generator=SampleStream(seed, torch.arange(500)))):
+        if k % 16 == 0:
+            logits = digits(to_bytes(x)).logits
+            assert logits is not None
+            seen.append(logits.softmax(dim=1))
+    path = torch.stack(seen)  # (moments, chains, classes)
+    last = path[-1].argmax(dim=1)
+    sure = (path.gather(2, last.expand(len(path), -1)[..., None]).squeeze(2) >= SURE).int().flip(0).cumprod(0).sum(0)
+    found["sure"] = {
+        int(d): {
+            "chains": int((last == d).sum()),
+            "share_sure": float((sure[last == d] > 0).float().mean()) if (last == d).any() else 0.0,
+            "median_moves": float(16 * (len(path) - sure[(last == d) & (sure > 0)].float()).median()) if ((last == d) & (sure > 0)).any() else None,
+        }
+        for d in range(10)
+    }  # fmt: skip
+    report = anomaly.score(run, suite="mnist", n=1000 if quick else 5000, quiet=True)
+    found["scores"] = {s: {k: v["AUROC"].value for k, v in t.items()} for s, t in report.scores.items()}
+    found["skipped"] = report.skipped
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipes", nargs="*", default=["energy/pcd"])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--cpu-minutes", type=float, default=25)
+    parser.add_argument("--set", action="append", default=[], dest="settings")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer and shorter chains: for runs whose survival is the question"
+    )
+    parser.add_argument("--out", type=Path, default=Path("docs/results/energy.jsonl"))
+    parser.add_argument("--pictures", type=Path)
+    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.one:
+        print(
+            json.dumps(one(args.recipes[0], args.seeds[0], args.cpu_minutes, args.settings, args.pictures, args.quick))
+        )
+        return
+    lines = args.out.read_text().splitlines() if args.out.exists() else []
+    done = {(r["recipe"], r["seed"], r["minutes"], tuple(r["settings"])) for r in map(json.loads, lines)}
+    cells = [
+        (r, s) for s in args.seeds for r in args.recipes if (r, s, args.cpu_minutes, tuple(args.settings)) not in done
+    ]
+
+    def work(cell: tuple[str, int]) -> None:
+        words = [
+            sys.executable,
+            __file__,
+            cell[0],
+            "--one",
+            "--seeds",
+            str(cell[1]),
+            "--cpu-minutes",
+            str(args.cpu_minutes),
+        ]
+        words += [w for s in args.settings for w in ("--set", s)] + (["--quick"] if args.quick else [])
+        words += ["--pictures", str(args.pictures)] if args.pictures else []
+        ran = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        if ran.returncode:
+            print(f"{cell[0]} seed {cell[1]} failed: {ran.stderr.strip().splitlines()[-1]}", flush=True)
+            return
+        line = ran.stdout.splitlines()[-1]
+        with args.out.open("a") as file:
+            file.write(line + "\n")
+        r = json.loads(line)
+        frechet = {k: round(v["values"]["frechet"][0], 1) for k, v in r["lengths"].items()}
+        print(
+            f"{cell[0]} {cell[1]}: {r['steps']} steps, {r['retries']} retries, Frechet {frechet}, drift {r['drift']}",
+            flush=True,
+        )
+
+    with ThreadPoolExecutor(args.jobs) as pool:
+        list(pool.map(work, cells))
+
+
+if __name__ == "__main__":
+    main()
