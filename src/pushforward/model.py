@@ -101,6 +101,9 @@ class GenerativeModel(nn.Module, ABC):
         """The part whose moving average is sampled from (all of it by default)."""
         return self
 
+    def prepare(self, x: Tensor, labels: Tensor | None = None) -> None:
+        """Look at some training data once before training (scales that are set from data); the same data on every process."""
+
     def signs(self) -> dict[str, float]:
         """What the model itself knows of its health, "monitor/..." -> number, for the log; asked when samples are drawn."""
         return {}

@@ -237,6 +237,7 @@ def make_trainer(config: RunConfig, data: ImageSet | Density, *, project_dir: st
         cpu=t.device == "cpu" or none, mixed_precision=t.precision, log_with=t.tracker, project_dir=project_dir
     )
     model = build_model(config, shape_of(data))
+    model.prepare(*_glance(data))
     batches = make_batches(
         config, data, model, rank=accelerator.process_index, world=accelerator.num_processes, device=accelerator.device
     )
@@ -251,6 +252,14 @@ def make_trainer(config: RunConfig, data: ImageSet | Density, *, project_dir: st
         measure_every=t.log_every,
         metadata={"shape": list(shape_of(data))},
     )
+
+
+def _glance(data: ImageSet | Density) -> tuple[Tensor, Tensor | None]:
+    """Some training data, always the same: what a model sets its scales by."""
+    if isinstance(data, Density):
+        return data.sample(4096, generator=SampleStream(derive_seed("glance"), torch.arange(4096))), None
+    index = spread(len(data), 512)
+    return to_model(data.images[index]), None if data.labels is None else data.labels[index]
 
 
 def changing(t: TrainConfig) -> bool:

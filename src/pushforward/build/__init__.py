@@ -14,16 +14,17 @@ from typing import Any
 
 import torch
 
-from pushforward.build import diffusion, energy, gan
+from pushforward.build import diffusion, energy, flow, gan
 from pushforward.build.components import find, options_of
 from pushforward.config import RunConfig
 from pushforward.errors import ConfigError, NotSupported, nearest
 from pushforward.families.diffusion.model import Diffusion
 from pushforward.families.energy.model import EnergyModel
+from pushforward.families.flow.model import FlowModel
 from pushforward.model import GenerativeModel
 from pushforward.training import optimisers
 
-FAMILIES: Mapping[str, ModuleType] = {"gan": gan, "diffusion": diffusion, "energy": energy}
+FAMILIES: Mapping[str, ModuleType] = {"gan": gan, "diffusion": diffusion, "energy": energy, "flow": flow}
 """Each has `resolve(table) -> (table, phases)` and `build(table, shape, batch_size) -> model`."""
 OPTIMISERS: Mapping[str, Callable[..., Any]] = {
     "adam": optimisers.adam,
@@ -77,7 +78,11 @@ def change_sampler(model: GenerativeModel, name: str | None, settings: Sequence[
     Raises:
         NotSupported: it has only one.
     """
-    for change, kind in ((diffusion.change_sampler, Diffusion), (energy.change_sampler, EnergyModel)):
+    for change, kind in (
+        (diffusion.change_sampler, Diffusion),
+        (energy.change_sampler, EnergyModel),
+        (flow.change_sampler, FlowModel),
+    ):
         if isinstance(model, kind):
             return change(model, name, settings)
     raise NotSupported("this model has one way to sample; leave --sampler and --set out.")

@@ -1,0 +1,100 @@
+r"""Banach's iteration: x = T(x) for a contraction T, each sample by itself, with what it takes to trust it.
+
+If |T(a) - T(b)| <= L |a - b| with L < 1, then after k steps from x_0
+
+.. math:: \lVert x_k - x^* \rVert \le \frac{L^k}{1 - L} \lVert x_1 - x_0 \rVert
+
+(a priori), and what the last step moved bounds what is left: L / (1 - L) |x_k - x_(k-1)| (a posteriori).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pushforward.errors import NotSupported
+
+
+@dataclass(frozen=True)
+class FixedPoint:
+    """Where an iteration ended.
+
+    Args:
+        x: (B, *shape).
+        residual: |T(x) - x| of each sample in the largest entry, (B,).
+        iterations: That each sample took, int64 (B,).
+        converged: Whether its residual came under the tolerance, (B,).
+        bound: Iterations that the a priori bound asks for, (B,); inf where L is not below 1.
+        rate: Largest ratio of one move to the one before, of each sample: an estimate of L from below, (B,).
+    """
+
+    x: Tensor
+    residual: Tensor
+    iterations: Tensor
+    converged: Tensor
+    bound: Tensor
+    rate: Tensor
+
+
+@torch.no_grad()
+def fixed_point(
+    move: Callable[[Tensor], Tensor],
+    x: Tensor,
+    *,
+    lipschitz: float = math.nan,
+    tolerance: float = 1e-6,
+    most: int = 1000,
+    strict: bool = True,
+) -> FixedPoint:
+    """Iterate until each sample's largest entry moves less than `tolerance`; samples that have come to rest stay where they are.
+
+    Args:
+        move: T, (B, *shape) -> the same; row b may depend on row b alone.
+        x: Where to begin.
+        lipschitz: L in the Euclidean norm, for the a priori bound.
+        tolerance: Of the residual, absolute.
+        most: Iterations.
+        strict: Raise where a sample does not come to rest.
+
+    Raises:
+        NotSupported: some samples did not; their number and the rate are named.
+    """
+    before = math.sqrt(x[0].numel()) * tolerance  # in the Euclidean norm: what the a priori bound must come under
+    iterations = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+    residual = torch.full((len(x),), math.inf, dtype=torch.float64, device=x.device)
+    going = torch.ones(len(x), dtype=torch.bool, device=x.device)
+    rate = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+    first = last = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+    for k in range(most):
+        new = move(x)
+        step = (new - x).flatten(1).double()
+        size, largest = step.norm(dim=1), step.abs().amax(dim=1)
+        if k == 0:
+            first = size
+        else:
+            measurable = going & (last > 1e3 * tolerance)
+            rate = torch.where(measurable, torch.maximum(rate, size / last.clamp(min=1e-300)), rate)
+        last = size
+        x = torch.where(going.reshape(-1, *[1] * (x.ndim - 1)), new, x)
+        iterations += going
+        residual = torch.where(going, largest, residual)
+        going = going & ~(largest < tolerance)
+        if not going.any() or not torch.isfinite(largest).all():
+            break
+    # `residual` is of the last move; the point after it has at most L times as much, and is measured
+    residual = (move(x) - x).flatten(1).abs().amax(dim=1).double()
+    converged = residual < tolerance
+    bound = torch.full_like(residual, math.inf)
+    if lipschitz < 1:
+        need = torch.log(before * (1 - lipschitz) / first.clamp(min=1e-300)) / math.log(max(lipschitz, 1e-300))
+        bound = need.ceil().clamp(min=1)
+    if strict and not converged.all():
+        worst = float(residual.max())
+        raise NotSupported(
+            f"{int((~converged).sum())} of {len(x)} fixed points were not found in {most} iterations (residual {worst:.2g}, rate {float(rate.max()):.3f}): the map does not contract."
+        )
+    return FixedPoint(x, residual, iterations, converged, bound, rate)

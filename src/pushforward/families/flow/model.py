@@ -1,0 +1,200 @@
+r"""A flow as a model: one phase, minus log-likelihood; its density is exact for points and a bound for bytes.
+
+A flow here is lazy, as in zuko: a module that gives a `torch.distributions.Distribution` for a context. zuko's own flows go in through `library.Zuko`.
+
+Bytes b are made continuous, y = (b + u) / 256 with u in [0, 1)^d, and
+
+.. math:: \log P(b) \ge E_{q(u | b)} [\log p_y((b + u) / 256) - \log q(u | b)] - d \log 256
+
+with q uniform, or itself a flow (variational dequantisation, Ho et al. 2019, arXiv 1902.00275).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributions import Distribution, constraints
+
+from pushforward.errors import NotSupported
+from pushforward.families.flow.bijections import Bijection
+from pushforward.model import Batch, GenerativeModel, Phase, Terms
+from pushforward.randomness import Generator, draw_integers, draw_normal, draw_uniform
+
+LEVELS = 256
+
+
+class FlowDistribution(Distribution):
+    """The law of data whose image under a bijection is standard normal.
+
+    Args:
+        bijection: Data to noise.
+        shape: Of the noise.
+        context: (B, c), or None.
+    """
+
+    arg_constraints: dict[str, constraints.Constraint] = {}  # noqa: RUF012  torch's own form
+    has_rsample = True
+
+    def __init__(self, bijection: Bijection, shape: Sequence[int], context: Tensor | None = None) -> None:
+        super().__init__(
+            torch.Size([]) if context is None else context.shape[:1], torch.Size(shape), validate_args=False
+        )
+        self.bijection, self.context = bijection, context
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        z, ladj = self.bijection(value, self.context)
+        z = z.flatten(1)
+        return -0.5 * (z.square().sum(dim=1) + z.shape[1] * math.log(2 * math.pi)) + ladj
+
+    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        n = math.prod(sample_shape) if self.context is None else len(self.context)
+        return self.push(torch.randn(n, *self.event_shape))
+
+    def push(self, z: Tensor) -> Tensor:
+        """Noise to data."""
+        return self.bijection.inverse(z, self.context)
+
+    def pull(self, x: Tensor) -> Tensor:
+        """Data to noise."""
+        z: Tensor = self.bijection(x, self.context)[0]
+        return z
+
+
+class BijectionFlow(nn.Module):
+    """context -> `FlowDistribution`."""
+
+    def __init__(self, bijection: Bijection, noise: Sequence[int]) -> None:
+        super().__init__()
+        self.bijection, self.noise = bijection, tuple(noise)
+
+    def forward(self, context: Tensor | None = None) -> FlowDistribution:
+        return FlowDistribution(self.bijection, self.noise, context)
+
+
+class FlowModel(GenerativeModel):
+    """A flow that is trained by maximum likelihood.
+
+    Args:
+        flow: Lazy: context -> the law of data, of images as numbers in (0, 1).
+        shape: Of one sample.
+        dequantiser: Lazy: image -> the law of u's logit, (B, *shape); None: u is uniform.
+        classes: Number of classes; the context is then one-hot.
+        temperature: The noise's standard deviation in sampling.
+    """
+
+    def __init__(
+        self,
+        *,
+        flow: BijectionFlow,
+        shape: Sequence[int],
+        dequantiser: BijectionFlow | None = None,
+        classes: int | None = None,
+        temperature: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.flow, self.shape = flow, tuple(shape)
+        self.dequantiser, self.classes, self.temperature = dequantiser, classes, temperature
+        self.bytes = len(self.shape) == 3
+        self.dims = math.prod(self.shape)
+        self.kind = "bound" if self.bytes else "exact"
+
+    def phases(self) -> tuple[Phase, ...]:
+        whole = nn.ModuleList([self.flow] if self.dequantiser is None else [self.flow, self.dequantiser])
+        return (Phase("flow", whole, self.loss, compilable=False),)
+
+    def loss(self, batch: Batch) -> Terms:
+        """Minus log-likelihood over (dimensions log 2): bits a dimension for bytes."""
+        found = self._log_prob(batch.x, self._context(batch.labels, len(batch.x)), batch.generator)
+        return {"bits_per_dim": -found / (self.dims * math.log(2))}
+
+    @torch.no_grad()
+    def prepare(self, x: Tensor, labels: Tensor | None = None) -> None:
+        """Set what is set from data: histogram, scales."""
+        y = self._continuous(x, torch.Generator().manual_seed(0))[0] if self.bytes else x
+        self.flow.bijection.prepare(y, self._context(labels, len(x)))
+
+    def _context(self, labels: Tensor | None, n: int) -> Tensor | None:
+        if self.classes is None:
+            return None
+        if labels is None:
+            raise NotSupported("this flow was trained with labels: its density is of an image given its label.")
+        return F.one_hot(labels, self.classes).float().to(next(self.parameters()).device)
+
+    def _continuous(self, x: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
+        """y in (0, 1), and what dequantising adds to the log-density, (B,)."""
+        b = ((x.float() + 1) * 127.5).round()
+        constant = torch.full((len(x),), -self.dims * math.log(LEVELS), device=x.device)
+        if self.dequantiser is None:
+            u = draw_uniform(x.shape, generator=generator, device=x.device)
+            return (b + u) / LEVELS, constant
+        law = self.dequantiser(x)
+        logit = law.push(draw_normal((len(x), *law.event_shape), generator=generator, device=x.device))
+        log_q = law.log_prob(logit) - (F.logsigmoid(logit) + F.logsigmoid(-logit)).flatten(1).sum(dim=1)
+        return (b + torch.sigmoid(logit).clamp(1e-6, 1 - 1e-6)) / LEVELS, constant - log_q
+
+    def _log_prob(self, x: Tensor, context: Tensor | None, generator: Generator | None) -> Tensor:
+        added = torch.zeros(len(x), device=x.device)
+        if self.bytes:
+            x, added = self._continuous(x, generator)
+        found: Tensor = self.flow(context).log_prob(x)
+        return found + added
+
+    # --- what a density can do ------------------------------------------------------------------------------
+
+    def log_prob(
+        self, x: Tensor, labels: Tensor | None = None, *, draws: int = 1, generator: Generator | None = None
+    ) -> Tensor:
+        """Log-likelihood in nats, (B, *shape) -> (B,): exact for points; for images, taken as bytes, a lower bound that tightens with `draws`.
+
+        Raises:
+            NotSupported: a value is not finite; none is ever dropped.
+        """
+        generator = generator or torch.Generator().manual_seed(0)
+        context = self._context(labels, len(x))
+        found = torch.stack([self._log_prob(x, context, generator) for _ in range(draws if self.bytes else 1)])
+        out = found.logsumexp(0) - math.log(len(found))
+        if not torch.isfinite(out).all():
+            raise NotSupported(
+                f"{int((~torch.isfinite(out)).sum())} of {len(x)} log-likelihoods are not finite: the flow is numerically not invertible there."
+            )
+        return out
+
+    def encode(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Data to noise, (B, d); bytes are put into the middle of their bins."""
+        if self.bytes:
+            x = (((x.float() + 1) * 127.5).round() + 0.5) / LEVELS
+        z: Tensor = self.flow(self._context(labels, len(x))).pull(x)
+        return z.flatten(1)
+
+    def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Noise to data, (B, d) -> (B, *shape)."""
+        law = self.flow(self._context(labels, len(z)))
+        x: Tensor = law.push(z.reshape(len(z), *law.event_shape))
+        if not self.bytes:
+            return x
+        return ((x * LEVELS).floor().clamp(0, LEVELS - 1)) / 127.5 - 1
+
+    @torch.no_grad()
+    def interpolate(self, a: Tensor, b: Tensor, steps: int) -> Tensor:
+        """Between pairs of samples along the sphere of their noise, (steps, B, *shape); the ends are a and b."""
+        p, q = self.encode(a), self.encode(b)
+        cosine = F.cosine_similarity(p, q).clamp(-1 + 1e-6, 1 - 1e-6)
+        angle = cosine.arccos()[:, None]
+        t = torch.linspace(0, 1, steps, device=p.device)
+        return torch.stack(
+            [self.decode((torch.sin((1 - s) * angle) * p + torch.sin(s * angle) * q) / torch.sin(angle)) for s in t]
+        )
+
+    @torch.no_grad()
+    def sample(self, n: int, *, labels: Tensor | None = None, generator: Generator | None = None) -> Tensor:
+        if labels is not None and self.classes is None:
+            raise NotSupported("this flow is unconditional: it was trained without labels and cannot sample by label.")
+        device = next(self.parameters()).device
+        if self.classes is not None and labels is None:
+            labels = draw_integers(self.classes, (n,), generator=generator, device=device)
+        z = self.temperature * draw_normal((n, self.dims), generator=generator, device=device)
+        return self.decode(z, labels).contiguous()
