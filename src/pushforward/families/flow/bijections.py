@@ -197,7 +197,7 @@ class Coupling(Bijection):
     def __init__(self, mask: Tensor, network: nn.Module, *, largest: float = 3.0) -> None:
         super().__init__()
         self.mask: Tensor
-        self.register_buffer("mask", mask)
+        self.register_buffer("mask", mask, persistent=False)
         self.network, self.largest = network, largest
 
     def _parts(self, kept: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from functools import partial, reduce
 
 import torch
 import torch.nn.functional as F
@@ -32,10 +33,14 @@ class LipSwish(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.sharpness = nn.Parameter(torch.tensor(0.5))
+        self.sharpness = nn.Parameter(torch.tensor(2.0))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * torch.sigmoid(x * F.softplus(self.sharpness)) / SWISH_SLOPE
+        return _lipswish(x, self.sharpness)
+
+
+def _lipswish(x: Tensor, sharpness: Tensor) -> Tensor:
+    return x * torch.sigmoid(x * F.softplus(sharpness)) / SWISH_SLOPE
 
 
 def norm_bound(weight: Tensor) -> Tensor:
@@ -100,8 +105,11 @@ class ResidualBlock(Bijection):
         layers: list[nn.Module] = []
         for a, b in itertools.pairwise(widths):
             layer = nn.Conv2d(a, b, 3, padding=1) if images else nn.Linear(a, b)
-            layers += [LipSwish(), Bounded(layer, each)]
-        self.body = nn.Sequential(*layers)
+            with torch.no_grad():  # as steep as it may be: what begins flat stays flat for long
+                nn.init.orthogonal_(layer.weight)
+                layer.weight.mul_(each / norm_bound(layer.weight))
+            layers += [Bounded(layer, each), LipSwish()]
+        self.body = nn.Sequential(*layers[:-1])
         self.dims = math.prod(shape)
 
     def g(self, x: Tensor) -> Tensor:
@@ -114,14 +122,29 @@ class ResidualBlock(Bijection):
             return _exact(self.g, x)
         return _series(self.g, x)
 
+    @torch.no_grad()
+    def _plain(self) -> Callable[[Tensor], Tensor]:
+        """g in float64 with its weights bounded once, and not at every pass."""
+        layers: list[Callable[[Tensor], Tensor]] = []
+        for m in self.body:
+            if isinstance(m, Bounded):
+                weight, bias = m.weight().double(), m.layer.bias.double()  # type: ignore[union-attr]
+                if isinstance(m.layer, nn.Conv2d):
+                    layers.append(partial(F.conv2d, weight=weight, bias=bias, padding=m.layer.padding))  # type: ignore[arg-type]
+                else:
+                    layers.append(partial(F.linear, weight=weight, bias=bias))
+            else:
+                assert isinstance(m, LipSwish)
+                layers.append(partial(_lipswish, sharpness=m.sharpness.double()))
+        return lambda x: reduce(lambda h, layer: layer(h), layers, x)
+
     def solve(self, z: Tensor) -> FixedPoint:
-        """x with x + g(x) = z: the fixed point of x -> z - g(x)."""
-        return fixed_point(
-            lambda x: z - self.g(x), z, lipschitz=self.lipschitz, tolerance=self.tolerance, most=self.most
-        )
+        """x with x + g(x) = z: the fixed point of x -> z - g(x), in float64, where float32 would stall above a small tolerance."""
+        g, z = self._plain(), z.double()
+        return fixed_point(lambda x: z - g(x), z, lipschitz=self.lipschitz, tolerance=self.tolerance, most=self.most)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        return self.solve(z).x
+        return self.solve(z).x.to(z.dtype)
 
 
 def _exact(g: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,520 @@
+"""Flows: every map against its own inverse and the Jacobian that autograd finds, densities against quadrature, bytes against known probabilities."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from contract import check_gradients, check_resumes_bit_equal, check_sampling_is_addressed, check_shapes
+from torch import Tensor, nn
+from torch.distributions import Normal
+
+from pushforward import build, runs
+from pushforward.build.flow import change_sampler
+from pushforward.config import load_recipe, parse, recipe_names
+from pushforward.data.batches import ImageBatches
+from pushforward.data.images import ImageSet, to_model
+from pushforward.data.toy import DENSITIES
+from pushforward.errors import ConfigError, NotSupported
+from pushforward.families.flow import library
+from pushforward.families.flow.bijections import (
+    ActNorm,
+    Bijection,
+    Chain,
+    Conv1x1,
+    Coupling,
+    Equalise,
+    Logit,
+    MultiScale,
+    Squeeze,
+    channelwise,
+    checkerboard,
+)
+from pushforward.families.flow.fixed_point import fixed_point
+from pushforward.families.flow.model import BijectionFlow, FlowModel
+from pushforward.families.flow.residual import SWISH_SLOPE, Bounded, LipSwish, ResidualBlock, log_det, norm_bound
+from pushforward.networks.couplings import ConvConditioner, MLPConditioner
+from pushforward.randomness import SampleStream
+from pushforward.training.optimisers import adam
+from pushforward.training.trainer import Trainer
+
+
+def shaken(module: nn.Module, size: float = 0.2) -> nn.Module:
+    """In float64, with every weight moved: what starts at zero or at the identity would hide wrong wiring."""
+    g = torch.Generator().manual_seed(1)
+    module = module.double()
+    with torch.no_grad():
+        for p in module.parameters():
+            p.add_(size * torch.randn(p.shape, generator=g, dtype=torch.float64))
+    return module
+
+
+IMAGE, POINTS = (2, 4, 4), (2,)
+
+
+def conv(channels: int, context: int = 0) -> ConvConditioner:
+    return ConvConditioner(channels, width=8, blocks=1, context=context)
+
+
+MAPS: dict[str, tuple[Callable[[], Bijection], tuple[int, ...], int]] = {
+    "logit": (lambda: Logit(0.05), IMAGE, 0),
+    "equalise": (lambda: Equalise(16), IMAGE, 0),
+    "actnorm": (lambda: ActNorm(2), IMAGE, 0),
+    "conv1x1": (lambda: Conv1x1(2), IMAGE, 0),
+    "squeeze": (Squeeze, IMAGE, 0),
+    "coupling, checkerboard": (lambda: Coupling(checkerboard(IMAGE, odd=True), conv(2)), IMAGE, 0),
+    "coupling, channels": (lambda: Coupling(channelwise(IMAGE, odd=False), conv(2)), IMAGE, 0),
+    "coupling, context": (lambda: Coupling(checkerboard(IMAGE, odd=False), conv(2, 3)), IMAGE, 3),
+    "coupling, points": (lambda: Coupling(torch.tensor([[1.0, 0.0]]), MLPConditioner(2, hidden=(8,), context=3)), POINTS, 3),
+    "multi-scale": (
+        lambda: MultiScale([Chain([ActNorm(2), Conv1x1(2)]), Chain([ActNorm(4), Coupling(channelwise((4, 2, 2), odd=True), conv(4))])], [IMAGE, (4, 2, 2)]),
+        IMAGE,
+        0,
+    ),
+    "residual": (lambda: ResidualBlock(POINTS, hidden=(16,), tolerance=1e-11), POINTS, 0),
+    "library: coupling": (lambda: library.coupling(shape=(1, 4, 4), context=0, levels=2, steps=2, width=8, checkerboards=2), (1, 4, 4), 0),
+    "library: coupling-points": (lambda: library.coupling_points(shape=POINTS, context=3, transforms=4, hidden=(8,)), POINTS, 3),
+    "library: residual": (lambda: library.residual(shape=POINTS, context=0, blocks=3, hidden=(16,), tolerance=1e-11), POINTS, 0),
+    "library: nsf": (lambda: library.nsf(shape=POINTS, context=3, transforms=2, bins=6, hidden=(16,)), POINTS, 3),
+    "library: nsf, a line": (lambda: library.nsf(shape=(1,), context=0, transforms=1, bins=6), (1,), 0),
+    "library: maf": (lambda: library.maf(shape=(1, 2, 2), context=0, transforms=2, hidden=(16,)), (1, 2, 2), 0),
+    "library: cnf": (lambda: library.cnf(shape=POINTS, context=0, hidden=(16,), tolerance=1e-12), POINTS, 0),
+}  # fmt: skip
+
+
+def case(name: str) -> tuple[Bijection, Tensor, Tensor | None]:
+    torch.manual_seed(0)
+    make, shape, context = MAPS[name]
+    bijection = shaken(make())
+    g = torch.Generator().manual_seed(2)
+    x = torch.randn(3, *shape, generator=g, dtype=torch.float64)
+    if name in ("logit", "equalise"):
+        x = x.sigmoid()
+    return bijection, x, torch.randn(3, context, generator=g, dtype=torch.float64) if context else None  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_there_and_back(name: str) -> None:
+    bijection, x, context = case(name)
+    z, _ = bijection(x, context)
+    torch.testing.assert_close(bijection.inverse(z, context), x, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_ladj_is_the_jacobians(name: str) -> None:
+    bijection, x, context = case(name)
+    _, ladj = bijection(x, context)
+    for i in range(len(x)):
+        one = None if context is None else context[i : i + 1]
+        jacobian = torch.autograd.functional.jacobian(lambda v, one=one: bijection(v, one)[0].flatten(), x[i : i + 1])
+        d = x[0].numel()
+        exact = torch.linalg.slogdet(jacobian.reshape(d, d)).logabsdet
+        torch.testing.assert_close(ladj[i], exact, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", [n for n in MAPS if n not in ("library: cnf", "equalise")])
+def test_gradients_of_map_and_ladj(name: str) -> None:
+    """By finite differences, in the input and in one weight."""
+    bijection, x, context = case(name)
+    assert torch.autograd.gradcheck(
+        lambda v: bijection(v, context),
+        x[:2].clone().requires_grad_() if context is None else x.clone().requires_grad_(),
+        eps=1e-6,
+        atol=1e-6,
+    )
+    weights = [p for p in bijection.parameters() if p.numel() < 50]
+    if not weights:
+        return
+    weight = weights[-1]
+
+    def of_weight(w: Tensor) -> tuple[Tensor, ...]:
+        names = {id(p): n for n, p in bijection.named_parameters()}
+        return torch.func.functional_call(bijection, {names[id(weight)]: w}, (x, context))  # type: ignore[no-any-return]
+
+    assert torch.autograd.gradcheck(of_weight, weight.detach().clone().requires_grad_(), eps=1e-6, atol=1e-6)
+
+
+def test_equalise_makes_its_data_uniform_and_its_density_the_histogram() -> None:
+    g = torch.Generator().manual_seed(0)
+    bins = (32 * torch.rand(4000, 1, generator=g) ** 3).floor()
+    x = ((bins + torch.rand(4000, 1, generator=g)) / 32).double()
+    equalise = Equalise(32).double()
+    z = equalise.prepare(x)
+    counts = (z * 10).long().flatten().bincount(minlength=10)
+    assert (counts - 400).abs().max() < 60
+    _, ladj = equalise(x)
+    share = ((x < 1 / 32).double().mean()).item()
+    inside = x[:, 0] < 1 / 32
+    assert float(ladj[inside].mean()) == pytest.approx(math.log(32 * (share * 4000 + 1) / 4032), abs=1e-6)
+
+
+def test_actnorm_begins_with_unit_scale() -> None:
+    x = 3 * torch.randn(500, 2, 4, 4) + torch.tensor([5.0, -2.0]).reshape(1, 2, 1, 1)
+    z = ActNorm(2).prepare(x)
+    torch.testing.assert_close(z.mean(dim=(0, 2, 3)), torch.zeros(2), rtol=0, atol=1e-4)
+    torch.testing.assert_close(z.std(dim=(0, 2, 3)), torch.ones(2), rtol=0, atol=1e-3)
+
+
+# --- densities --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["library: coupling-points", "library: residual", "library: nsf", "library: cnf"])
+def test_densities_of_the_plane_integrate_to_one(name: str) -> None:
+    bijection, _, context = case(name)
+    if context is not None:
+        context = context[:1]
+    if name == "library: cnf":  # as exact as it needs to be here
+        bijection = shaken(library.cnf(shape=POINTS, context=0, hidden=(16,), tolerance=1e-5))  # type: ignore[assignment]
+    line = torch.linspace(-9, 9, 121 if "cnf" in name else 501, dtype=torch.float64)
+    points = torch.cartesian_prod(line, line)
+    total = 0.0
+    with torch.no_grad():
+        for part in points.split(50_000):
+            law = BijectionFlow(bijection, POINTS)(None if context is None else context.expand(len(part), -1))
+            total += float(law.log_prob(part).exp().sum())
+    assert total * float(line[1] - line[0]) ** 2 == pytest.approx(1.0, abs=1e-3)
+
+
+def test_a_spline_of_the_line_integrates_to_one() -> None:
+    bijection, _, _ = case("library: nsf, a line")
+    line = torch.linspace(-12, 12, 20_001, dtype=torch.float64)[:, None]
+    density = BijectionFlow(bijection, (1,))().log_prob(line).exp()
+    assert float(torch.trapezoid(density.detach(), line[:, 0])) == pytest.approx(1.0, abs=1e-3)
+
+
+def test_samples_follow_the_density() -> None:
+    """The mean of log p over samples is minus the entropy that quadrature gives."""
+    bijection, _, _ = case("library: residual")
+    law = BijectionFlow(bijection, POINTS)()
+    torch.manual_seed(0)
+    with torch.no_grad():
+        x = bijection.inverse(torch.randn(20_000, 2, dtype=torch.float64))
+        found = law.log_prob(x)
+        line = torch.linspace(-8, 8, 401, dtype=torch.float64)
+        log = law.log_prob(torch.cartesian_prod(line, line))
+    exact = float((log.exp() * log).sum()) * float(line[1] - line[0]) ** 2
+    assert float(found.mean()) == pytest.approx(exact, abs=4 * float(found.std()) / math.sqrt(20_000))
+
+
+# --- residual flows ---------------------------------------------------------------------------------------------
+
+
+def matrix_of(weight: Tensor, side: int) -> Tensor:
+    """A convolution on side x side images as a matrix."""
+    c = weight.shape[1]
+    unit = torch.eye(c * side**2, dtype=weight.dtype).reshape(-1, c, side, side)
+    return torch.nn.functional.conv2d(unit, weight, padding=weight.shape[2] // 2).flatten(1).T
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 3, 3), (2, 5, 3, 3), (3, 3, 5, 5)])
+def test_the_bound_of_a_convolution_is_one_and_not_a_loose_one(shape: tuple[int, ...]) -> None:
+    g = torch.Generator().manual_seed(0)
+    weight = torch.randn(shape, generator=g, dtype=torch.float64)
+    true = float(torch.linalg.matrix_norm(matrix_of(weight, 12), ord=2))
+    bound = float(norm_bound(weight))
+    assert true <= bound <= 3 * true
+    dense = torch.randn(7, 4, generator=g, dtype=torch.float64)
+    assert float(norm_bound(dense)) == pytest.approx(float(torch.linalg.svdvals(dense)[0]))
+
+
+def test_bounded_layers_leave_small_weights_alone_and_shrink_large_ones() -> None:
+    layer = nn.Linear(4, 4).double()
+    small, large = Bounded(layer, 100.0), Bounded(layer, 0.1)
+    assert torch.equal(small.weight(), layer.weight)
+    assert float(torch.linalg.matrix_norm(large.weight().detach(), ord=2)) == pytest.approx(0.1)
+
+
+def test_lipswish_is_not_steeper_than_one() -> None:
+    x = torch.linspace(-30, 30, 200_001, dtype=torch.float64, requires_grad=True)
+    act = LipSwish().double()
+    for sharpness in (-2.0, 0.5, 5.0):
+        with torch.no_grad():
+            act.sharpness.fill_(sharpness)
+        (g,) = torch.autograd.grad(act(x).sum(), x)
+        assert 0.999 < float(g.abs().max()) <= 1.0 + 1e-12
+    assert SWISH_SLOPE > 1.09983
+
+
+def trained_residual() -> FlowModel:
+    config = build.resolve(
+        load_recipe(
+            "flow/residual-2d",
+            [
+                "train.steps=400",
+                "model.flow.hidden=[16, 16]",
+                "optimiser.flow.lr=5e-3",
+                "train.batch_size=128",
+                "model.flow.blocks=4",
+                'train.precision="no"',
+            ],
+        )
+    )
+    trainer = runs.make_trainer(config, runs.load_data(config))
+    for _ in trainer.steps(400):
+        pass
+    assert isinstance(trainer.model, FlowModel)
+    return trainer.model.eval()
+
+
+def test_a_trained_residual_flow_contracts_and_inverts() -> None:
+    model = trained_residual()
+    blocks = [m for m in model.modules() if isinstance(m, ResidualBlock)]
+    x = DENSITIES["moons"].sample(300, generator=SampleStream(0, torch.arange(300)))
+    z = model.encode(x)
+    assert float((model.decode(z) - x).abs().max()) <= 1e-5
+    model.double()
+    h = x.double()
+    largest = 0.0
+    for part in model.flow.bijection.parts:  # type: ignore[attr-defined]
+        if part in blocks:
+            jacobian = torch.func.vmap(torch.func.jacrev(lambda v, b=part: b.g(v[None])[0]))(h)  # type: ignore[misc]
+            steepest = float(torch.linalg.matrix_norm(jacobian, ord=2).max())
+            largest = max(largest, steepest)
+            assert steepest <= part.lipschitz  # type: ignore[operator]
+            solved = part.solve(part(h)[0].detach())  # type: ignore[operator, misc]
+            assert solved.converged.all()
+            assert (solved.iterations <= solved.bound).all(), "more iterations than the a priori bound"
+            assert float(solved.rate.max()) <= part.lipschitz + 1e-3  # type: ignore[operator]
+        h = part(h)[0].detach()  # type: ignore[operator]
+    assert largest > 0.3, "the blocks do nothing: the bounds above say nothing"
+
+
+def test_the_series_is_unbiased() -> None:
+    torch.manual_seed(0)
+    block = shaken(ResidualBlock((20,), hidden=(32,), lipschitz=0.7), 0.3)
+    assert isinstance(block, ResidualBlock)
+    x = torch.randn(3, 20, dtype=torch.float64)
+    mean, error = log_det(block, x, repeats=3000)
+    jacobian = torch.func.vmap(torch.func.jacrev(lambda v: v + block.g(v[None])[0]))(x)  # type: ignore[misc]
+    exact = torch.linalg.slogdet(jacobian).logabsdet
+    assert ((mean - exact).abs() < 4 * error).all()
+    assert float(error.max()) < 0.1 * float(exact.abs().max())
+    one, zero = log_det(ResidualBlock((2,), hidden=(4,)), torch.randn(3, 2))
+    assert not zero.any() and one.shape == (3,)
+
+
+def test_fixed_points_by_hand() -> None:
+    """x -> x / 2 + b halves the distance each time: known rate, point, residual and count."""
+    b = torch.tensor([[1.0], [4.0], [0.0]], dtype=torch.float64)
+    found = fixed_point(lambda x: x / 2 + b, torch.zeros(3, 1, dtype=torch.float64), lipschitz=0.5, tolerance=1e-6)
+    torch.testing.assert_close(found.x, 2 * b, rtol=0, atol=2e-6)
+    assert found.iterations.tolist() == [21, 23, 1]  # the k-th move is b 2^(1 - k)
+    torch.testing.assert_close(found.rate[:2], torch.full((2,), 0.5, dtype=torch.float64))
+    assert (found.iterations <= found.bound).all()
+    assert (found.residual < 1e-6).all()
+    with pytest.raises(NotSupported, match="1 of 2 fixed points"):
+        fixed_point(lambda x: torch.tensor([[0.5], [1.5]]) * x + 1, torch.zeros(2, 1), most=50)
+    loose = fixed_point(lambda x: 1.5 * x + 1, torch.zeros(2, 1), most=50, strict=False)
+    assert not loose.converged.any()
+    assert torch.isinf(loose.bound).all()
+
+
+# --- bytes ------------------------------------------------------------------------------------------------------
+
+
+def bytes_in_model(values: Tensor) -> Tensor:
+    return values.float() / 127.5 - 1
+
+
+def plain(bijection: Bijection, dequantiser: BijectionFlow | None = None) -> FlowModel:
+    return FlowModel(flow=BijectionFlow(bijection, (1,)), shape=(1, 1, 1), dequantiser=dequantiser)
+
+
+class _Line(Bijection):
+    """Identity with a weight, flattened."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unit = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return x.flatten(1) + 0 * self.unit, x.new_zeros(len(x))
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        return z.reshape(-1, 1, 1, 1)
+
+
+@pytest.mark.parametrize("variational", [False, True])
+def test_the_bound_on_bytes_is_below_the_known_probabilities_and_reaches_them(variational: bool) -> None:
+    """A pixel whose logit is standard normal: P(b) is a difference of two values of its distribution function."""
+    torch.manual_seed(0)
+    dequantiser = None
+    if variational:
+        coupling = Coupling(torch.zeros(1, 1, 1, 1), ConvConditioner(1, width=4, blocks=1, image=1))
+        dequantiser = BijectionFlow(shaken(coupling).float(), (1, 1, 1))  # type: ignore[arg-type]
+    model = plain(Chain([Logit(0.0), _Line()]), dequantiser)
+    b = torch.tensor([0, 3, 128, 255]).reshape(-1, 1, 1, 1)
+    edges = torch.stack([b, b + 1]).double() / 256
+    normal = Normal(torch.tensor(0.0, dtype=torch.float64), 1.0)
+    low, high = normal.cdf(edges[0].logit()), normal.cdf(edges[1].logit())
+    exact = (high - low).log().flatten()
+    x = bytes_in_model(b)
+    with torch.no_grad():
+        single = torch.stack(
+            [model.log_prob(x, generator=torch.Generator().manual_seed(k)) for k in range(400)]
+        ).double()
+        many = model.log_prob(x, draws=4_000, generator=torch.Generator().manual_seed(0)).double()
+    error = single.std(0) / 20
+    assert (single.mean(0) <= exact + 4 * error).all()
+    assert (many - exact).abs().max() < (0.2 if variational else 0.05)
+    assert float((exact - single.mean(0)).max()) > 0.01  # a bound, and not the thing itself
+
+
+def test_bytes_come_back_from_noise() -> None:
+    torch.manual_seed(0)
+    config = build.resolve(parse({"model": {"family": "flow", "flow": {"name": "coupling", "levels": 1, "steps": 1, "width": 8}}, "optimiser": {"flow": {"lr": 1e-3}}}, "t"))  # fmt: skip
+    model = build.build_model(config, (1, 8, 8))
+    assert isinstance(model, FlowModel)
+    x = to_model(torch.randint(256, (20, 1, 8, 8), dtype=torch.uint8))
+    model.prepare(x)
+    torch.testing.assert_close(model.decode(model.encode(x)), x, rtol=0, atol=1e-6)
+    ways = model.interpolate(x[:2], x[2:4], 5)
+    assert ways.shape == (5, 2, 1, 8, 8)
+    torch.testing.assert_close(ways[0], x[:2], rtol=0, atol=1e-6)
+    torch.testing.assert_close(ways[-1], x[2:4], rtol=0, atol=1e-6)
+
+
+def test_a_likelihood_that_is_no_number_is_refused() -> None:
+    model = plain(Chain([Logit(0.0), _Line()]))
+    with torch.no_grad():
+        model.flow.bijection.parts[1].unit.fill_(math.nan)  # type: ignore[attr-defined, union-attr, operator]
+    with pytest.raises(NotSupported, match="3 of 3 log-likelihoods"):
+        model.log_prob(torch.zeros(3, 1, 1, 1))
+
+
+# --- the model --------------------------------------------------------------------------------------------------
+
+
+def images(classes: bool) -> ImageSet:
+    g = torch.Generator().manual_seed(0)
+    x = torch.randint(0, 256, (64, 1, 8, 8), generator=g, dtype=torch.uint8)
+    return ImageSet(x, torch.arange(64) % 3 if classes else None, classes=("a", "b", "c") if classes else ())
+
+
+@pytest.mark.parametrize(("classes", "dequantise"), [(None, "uniform"), (3, "variational")])
+def test_contract(classes: int | None, dequantise: str, tmp_path: Path) -> None:
+    table = {
+        "family": "flow",
+        "flow": {"name": "coupling", "levels": 1, "steps": 2, "width": 8, "checkerboards": 1},
+        "dequantise": dequantise,
+    }
+    table |= {"classes": classes} if classes else {}
+    config = build.resolve(parse({"model": table, "optimiser": {"flow": {"lr": 1e-3}}}, "t"))
+    data = images(classes is not None)
+
+    def small() -> FlowModel:
+        model = build.build_model(config, (1, 8, 8))
+        model.prepare(to_model(data.images), data.labels)
+        g = torch.Generator().manual_seed(3)
+        with torch.no_grad():
+            for p in model.parameters():
+                p.add_(0.05 * torch.randn(p.shape, generator=g))
+        assert isinstance(model, FlowModel)
+        return model
+
+    model = small()
+    batches = ImageBatches(data, batch_size=8, seed=0)
+    check_shapes(model, batches)
+    check_gradients(model, batches)
+    check_sampling_is_addressed(model)
+
+    def trainer() -> Trainer:
+        fresh = small()
+        return Trainer(
+            fresh,
+            ImageBatches(data, batch_size=8, seed=0),
+            {"flow": adam(fresh.phases()[0].module.parameters(), lr=1e-3)},
+            seed=3,
+            ema=0.9,
+        )
+
+    check_resumes_bit_equal(trainer, tmp_path)
+    if classes:
+        with pytest.raises(NotSupported, match="trained with labels"):
+            model.log_prob(torch.zeros(2, 1, 8, 8))
+        x = torch.zeros(2, 1, 8, 8)
+        two = [model.log_prob(x, torch.full((2,), k)) for k in (0, 1)]
+        assert not torch.allclose(two[0], two[1])
+    else:
+        with pytest.raises(NotSupported, match="unconditional"):
+            model.sample(2, labels=torch.zeros(2, dtype=torch.int64))
+
+
+def test_temperature_is_the_noises() -> None:
+    model = FlowModel(flow=BijectionFlow(library.nsf(shape=POINTS, context=0), POINTS), shape=POINTS)
+    stream = lambda: SampleStream(0, torch.arange(2000))  # noqa: E731
+    warm = model.encode(model.sample(2000, generator=stream()))
+    change_sampler(model, None, ["temperature=0.5"])
+    cool = model.encode(model.sample(2000, generator=stream()))
+    assert float(warm.std()) == pytest.approx(1.0, rel=0.03)
+    assert float(cool.std()) == pytest.approx(0.5, rel=0.03)
+    for settings, said in ((["temperature=0"], "above 0"), (["temp=1"], "valid: temperature")):
+        with pytest.raises(ConfigError, match=said):
+            change_sampler(model, None, settings)
+    with pytest.raises(NotSupported, match="one pass"):
+        change_sampler(model, "heun", [])
+
+
+@pytest.mark.parametrize("name", [r for r in recipe_names() if r.startswith("flow/")])
+def test_recipes_build_and_take_a_step(name: str) -> None:
+    config = build.resolve(load_recipe(name, ["train.batch_size=8"]))
+    config = config.model_copy(update={"train": config.train.model_copy(update={"precision": "no"})})
+    trainer = runs.make_trainer(config, runs.load_data(config))
+    report = next(trainer.steps(1))
+    assert all(torch.isfinite(v) for v in report.terms.values())
+
+
+@pytest.mark.parametrize("data", ["moons", "checkerboard", "spirals"])
+def test_points_reach_an_exact_likelihood(data: str) -> None:
+    """A short run of splines comes within a third of a nat of what is known, and a flow that learned nothing does not."""
+    config = build.resolve(load_recipe("flow/nsf-2d", ["train.steps=250", "train.batch_size=256"], data=data))
+    density = runs.load_data(config)
+    trainer = runs.make_trainer(config, density)
+    x = density.sample(4000, generator=SampleStream(5, torch.arange(4000)))  # type: ignore[union-attr]
+    with torch.no_grad():
+        before = float(-trainer.model.log_prob(x).mean())  # type: ignore[operator]
+    for _ in trainer.steps(250):
+        pass
+    assert trainer.ema is not None
+    with torch.no_grad(), trainer.ema.swapped_in():
+        after = float(-trainer.model.log_prob(x).mean())  # type: ignore[operator]
+    assert after < before - 1.0
+    if data == "checkerboard":
+        assert after < math.log(32) + 0.35
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"flow": "couplin"}, "did you mean"),
+        ({"flow": None}, "'model.flow' is missing"),
+        ({"flow": {"name": "nsf", "bin": 3}}, "did you mean"),
+        ({"dequantise": "none"}, "uniform or variational"),
+        ({"temperature": 0.0}, "above 0"),
+        ({"classes": 1}, "at least 2"),
+        ({"equalize": True}, "did you mean 'equalise'"),
+    ],
+)  # fmt: skip
+def test_refused(changes: dict[str, object], said: str) -> None:
+    table = {k: v for k, v in ({"family": "flow", "flow": "nsf"} | changes).items() if v is not None}
+    with pytest.raises(ConfigError, match=said):
+        build.resolve(parse({"model": table, "optimiser": {"flow": {"lr": 1e-3}}}, "t"))
+
+
+@pytest.mark.parametrize(
+    ("table", "shape", "said"),
+    [
+        ({"flow": "coupling"}, (2,), "images whose sides halve"),
+        ({"flow": "coupling-points"}, (1,), "two dimensions or more"),
+        ({"flow": {"name": "residual", "lipschitz": 1.0}}, (2,), "no inverse"),
+        ({"flow": "residual", "classes": 3}, (2,), "takes no labels"),
+        ({"flow": "nsf", "equalise": False}, (2,), "for images"),
+    ],
+)
+def test_flows_that_do_not_fit_are_refused(table: dict[str, object], shape: tuple[int, ...], said: str) -> None:
+    config = build.resolve(parse({"model": {"family": "flow", **table}, "optimiser": {"flow": {"lr": 1e-3}}}, "t"))
+    with pytest.raises(ConfigError, match=said):
+        build.build_model(config, shape)
