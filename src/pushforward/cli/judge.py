@@ -33,7 +33,7 @@ def evaluate(
         typer.Option(
             "--metrics",
             "-m",
-            help="Comma-separated: frechet, frechet-infinity, kid, precision-recall, density-coverage, classes, inception-score, sliced-wasserstein, memorisation.",
+            help="Comma-separated: frechet, frechet-infinity, kid, precision-recall, density-coverage, classes, inception-score, sliced-wasserstein, memorisation, likelihood.",
         ),
     ] = None,
     extractor: Annotated[

@@ -88,7 +88,7 @@ def _work(plan: Plan, entry: Entry, seed: int, folder: Path, file: Path) -> dict
         reference(section, n=plan.n, by=plan.extractor), None if plan.metrics is None else list(plan.metrics)
     )
     judged, features = judge.candidate(str(folder))
-    found = judge.judge(judged, features)
+    found = judge.judge(judged, features, target=str(folder))
     wrong = [m for m, v in found["values"].items() if not math.isfinite(v["value"])]
     if wrong:
         raise TrainingError(f"its {wrong[0]} is not a finite number.")

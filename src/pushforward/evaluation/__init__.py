@@ -22,12 +22,13 @@ from pushforward.config import DataConfig
 from pushforward.data.images import save_grid
 from pushforward.errors import NotSupported, nearest
 from pushforward.evaluation.candidates import Candidate, candidate
+from pushforward.evaluation.likelihoods import likelihood_of
 from pushforward.evaluation.measures import METRICS, Metric, Sides, Values, measure
 from pushforward.evaluation.reference import Reference, reference
 from pushforward.metrics.features import Features, cached_features
 from pushforward.metrics.guards import image_warnings, size_warnings
 from pushforward.report.tables import SHOWN, cell
-from pushforward.runs import is_run
+from pushforward.runs import is_run, load_run
 from pushforward.training.checkpoint import write_atomic
 
 __all__ = [
@@ -111,12 +112,20 @@ class Judge:
         shape = None if self.side.train is None else self.side.train.shape
         return candidate(target, self.side.n, self.side.by, shape=shape, seed=seed, ranks=ranks, quiet=quiet)
 
-    def judge(self, judged: Candidate, features: Features) -> dict[str, Any]:
-        """Figures and warnings of one candidate, as plain numbers."""
+    def judge(self, judged: Candidate, features: Features, *, target: str | None = None) -> dict[str, Any]:
+        """Figures and warnings of one candidate, as plain numbers; `target` is where it came from, for what only a run can tell."""
         warnings = size_warnings(self.side.n, len(judged.x), features.features.shape[1])
         if judged.x.ndim == 4:
             warnings += image_warnings(judged.x, train=None if self.side.train is None else self.side.train.images)
         values = measure(Sides(self.side.real, features, self.train), self.metrics)
+        if "likelihood" in self.metrics and target is not None and is_run(Path(target)):
+            found = likelihood_of(load_run(Path(target)), self.side.n)
+            if found is not None:
+                values |= (
+                    {"bits per dim": found.bits_per_dim, "nats": found.nats}
+                    if judged.x.ndim == 4
+                    else {"nats": found.nats}
+                )
         return {
             "name": judged.name,
             "n_fake": len(judged.x),
@@ -164,7 +173,7 @@ def evaluate(
     for target in targets:
         began = time.perf_counter()
         judged, features = by_one.candidate(target, seed=seed, ranks=ranks, quiet=quiet)
-        result = by_one.judge(judged, features)
+        result = by_one.judge(judged, features, target=target)
         twin = seen.setdefault(hash(judged.x.numpy().tobytes()), target)
         if judged.x.ndim == 4 and twin != target:
             result["warnings"].append(f"these are the very images of {twin}.")

@@ -95,6 +95,7 @@ METRICS: dict[str, Metric] = {
         lambda s: {"sliced W2": sliced_wasserstein(real=s.real.features, fake=s.fake.features)}, default=False
     ),
     "memorisation": Metric(_memorisation, default=False, of_floor=False),
+    "likelihood": Metric(lambda s: {}, default=False, of_floor=False),  # of a model and not of its samples: see Judge
 }
 
 

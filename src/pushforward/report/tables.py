@@ -17,6 +17,8 @@ SHOWN = {
     "sliced W2": "sliced W2",
     "memorisation": "memorisation",
     "class entropy": "class entropy (nats)",
+    "bits per dim": "bits/dim",
+    "nats": "-log p (nats)",
 }
 """Columns of a result table, key -> heading, in this order; those that were measured are shown."""
 

@@ -1,0 +1,99 @@
+"""Minus log-likelihood of test data by whatever kind of density a model has, the kind always named: exact, a bound, along the ODE, or by AIS.
+
+Of images, bits a dimension are those of bytes: a density over [-1, 1] is divided by the 127.5 bytes that a unit of it holds.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch.distributions import Independent, Normal
+
+from pushforward.data.images import ImageSet, to_model
+from pushforward.errors import NotSupported
+from pushforward.families.diffusion.likelihood import ode_log_prob
+from pushforward.families.diffusion.model import Diffusion
+from pushforward.families.energy.model import EnergyModel
+from pushforward.metrics.likelihood import Kind, Likelihood, likelihood
+from pushforward.model import HasLogProb
+from pushforward.randomness import SampleStream, derive_seed
+from pushforward.runs import Run, load_data
+from pushforward.samplers.annealed import annealed_log_z
+
+FEW = 500  # test samples of the densities that are dear: along the ODE
+CHAINS, LEVELS = 200, 500  # of AIS
+
+
+def likelihood_of(run: Run, n: int, *, seed: int = 0) -> Likelihood | None:
+    """Of the first n test samples of a run's data (fewer where each is dear); None for a model without any density.
+
+    Args:
+        run: Any.
+        n: Test samples, at most.
+        seed: Of dequantising noise, of probes and chains.
+
+    Raises:
+        NotSupported: an energy whose sampler is tempered (its density at temperature 1 is not what was trained), or a value that is not finite.
+    """
+    model, data = run.model, load_data(run.config, "test")
+    g = torch.Generator().manual_seed(derive_seed(seed, "likelihood"))
+    if isinstance(data, ImageSet):
+        x, offset, labels = to_model(data.images[:n]), -data.images[0].numel() * math.log(127.5), data.labels
+    else:
+        x, offset, labels = (
+            data.sample(n, generator=SampleStream(derive_seed(seed, "test"), torch.arange(n))),
+            0.0,
+            None,
+        )
+    kind: Kind
+    unsure = 0.0  # what is added to the standard error: that of log Z
+    if isinstance(model, Diffusion):
+        x, kind = x[:FEW], "ODE"
+        found = (
+            torch.cat([ode_log_prob(model.denoiser, b, steps=20, generator=g) for b in _dequantised(x, g).split(100)])
+            + offset
+        )
+    elif isinstance(model, EnergyModel):
+        kind = "AIS"
+        found, unsure = _by_ais(model, _dequantised(x, g), g)
+        found = found + offset
+    elif isinstance(model, HasLogProb):
+        kind = getattr(model, "kind", "exact")
+        given = getattr(model, "classes", None) is not None
+        with torch.no_grad():
+            parts = []
+            for index in torch.arange(len(x)).split(250):
+                told = {"labels": labels[index]} if given and labels is not None else {}
+                parts.append(model.log_prob(x[index], generator=g, **told))  # type: ignore[call-arg]
+        found = torch.cat(parts)
+    else:
+        return None
+    out = likelihood(found, dimensions=x[0].numel(), kind=kind)
+    method = f"{kind}; standard error of the mean" + (" and of log Z" if unsure else "")
+    nats = replace(out.nats, stderr=math.hypot(out.nats.stderr, unsure), method=method)
+    bits = nats.stderr / (x[0].numel() * math.log(2))
+    return Likelihood(nats, replace(out.bits_per_dim, stderr=bits, method=method), kind)
+
+
+def _dequantised(x: Tensor, g: torch.Generator) -> Tensor:
+    """Images with uniform noise within their bytes; points as they are."""
+    return x + (torch.rand(x.shape, generator=g) - 0.5) / 127.5 if x.ndim == 4 else x
+
+
+def _by_ais(model: EnergyModel, x: Tensor, g: torch.Generator) -> tuple[Tensor, float]:
+    if model.notes():
+        raise NotSupported(
+            "likelihood: this energy was trained by a tempered sampler, so that exp(-E) is no density that it has learned. Leave the metric out."
+        )
+    d, scale = x[0].numel(), model.scale
+    spread = Normal(torch.zeros(x.shape[1:]), scale * torch.ones(x.shape[1:]))
+    base = Independent(spread, x.ndim - 1)
+    for p in model.parameters():
+        p.requires_grad_(False)
+    log_z = annealed_log_z(model.energy, base, CHAINS, levels=LEVELS, step_size=0.3 * scale / d**0.25, generator=g)
+    with torch.no_grad():
+        energies = torch.cat([model.energy(b) for b in x.split(500)])
+    return -energies.double() - log_z.value, (log_z.high - log_z.low) / (2 * 1.96)

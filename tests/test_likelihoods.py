@@ -1,0 +1,128 @@
+"""Likelihood everywhere: one data set whose density is known, judged through every kind."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from program import call, refused
+from torch import Tensor, nn
+
+from pushforward import runs
+from pushforward.build import resolve
+from pushforward.config import load_recipe
+from pushforward.data.toy import DENSITIES, Mixture
+from pushforward.evaluation.likelihoods import likelihood_of
+from pushforward.families.diffusion.denoisers import GaussianDenoiser
+from pushforward.families.energy.model import EnergyModel
+from pushforward.randomness import SampleStream, derive_seed
+
+
+@pytest.fixture
+def known(monkeypatch: pytest.MonkeyPatch) -> Mixture:
+    """Data of the plane with a density: one broad Gaussian under the name of the moons."""
+    law = Mixture([[0.3, -0.2]], sd=0.7)
+    monkeypatch.setitem(DENSITIES, "moons", law)
+    return law
+
+
+def run_of(recipe: str, *settings: str) -> runs.Run:
+    config = resolve(load_recipe(recipe, ["train.steps=1", *settings], data="moons"))
+    return runs.Run(Path(), config, runs.make_trainer(config, runs.load_data(config)).model.eval(), 1, 0.0)
+
+
+def exact(law: Mixture, n: int) -> float:
+    x = law.sample(n, generator=SampleStream(derive_seed(0, "test"), torch.arange(n)))
+    return float(-law.log_prob(x).mean())
+
+
+def test_an_energy_by_ais(known: Mixture) -> None:
+    run = run_of("energy/ebm-2d")
+    assert isinstance(run.model, EnergyModel)
+
+    class Exact(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.shift = nn.Parameter(torch.tensor(11.0))  # what log Z must undo
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.shift - known.log_prob(x)
+
+    run.model.network = Exact()
+    found = likelihood_of(run, 1000)
+    assert found is not None
+    assert found.kind == "AIS"
+    assert found.nats.value == pytest.approx(exact(known, 1000), abs=0.1)
+    assert "log Z" in found.nats.method
+    assert found.nats.stderr > float(known.log_prob(known.sample(1000)).std()) / math.sqrt(1100)
+
+
+def test_a_diffusion_model_by_its_ode(known: Mixture) -> None:
+    run = run_of("diffusion/toy-edm")
+    denoiser = GaussianDenoiser(known.means[0], 0.7**2 * torch.eye(2), run.model.denoiser.schedule)  # type: ignore[union-attr, arg-type]
+    run.model._modules.pop("denoiser")
+    run.model.__dict__["denoiser"] = denoiser
+    found = likelihood_of(run, 500)
+    assert found is not None
+    assert found.kind == "ODE"
+    assert found.nats.value == pytest.approx(exact(known, 500), abs=0.03)
+
+
+def test_a_flow_exactly_and_a_gan_not_at_all(known: Mixture) -> None:
+    run = run_of("flow/nsf-2d")
+    found = likelihood_of(run, 500)
+    assert found is not None
+    assert found.kind == "exact"
+    x = known.sample(500, generator=SampleStream(derive_seed(0, "test"), torch.arange(500)))
+    assert found.nats.value == pytest.approx(float(-run.model.log_prob(x).mean()))  # type: ignore[operator]
+    assert likelihood_of(run_of("gan/toy"), 10) is None
+
+
+def test_the_column(tmp_path: Path) -> None:
+    quick = ["--set", "train.steps=2", "--set", "train.batch_size=8", "--quiet"]
+    call(
+        "train",
+        "flow/realnvp-mnist",
+        *quick,
+        "--set",
+        "model.flow.width=8",
+        "--set",
+        "model.flow.steps=1",
+        "--out",
+        tmp_path / "flow",
+    )
+    call("train", "gan/vanilla", *quick, "--out", tmp_path / "gan")
+    done = call(
+        "evaluate",
+        tmp_path / "flow",
+        tmp_path / "gan",
+        "-n",
+        50,
+        "--metrics",
+        "frechet,likelihood",
+        "--quiet",
+        "--out",
+        tmp_path / "o",
+    )
+    assert done.returncode == 0, done.stderr
+    flow, gan = json.loads((tmp_path / "o/result.json").read_text())["results"]
+    assert flow["values"]["bits per dim"]["method"].startswith("bound")
+    assert flow["values"]["nats"]["value"] == pytest.approx(flow["values"]["bits per dim"]["value"] * 784 * math.log(2))
+    assert "nats" not in gan["values"]
+    call(
+        "train",
+        "energy/pcd",
+        *quick,
+        "--set",
+        "model.network.width=4",
+        "--set",
+        "model.chains.steps=1",
+        "--set",
+        "model.sampler.steps=2",
+        "--out",
+        tmp_path / "pcd",
+    )
+    assert "tempered" in refused("evaluate", tmp_path / "pcd", "-n", 50, "--metrics", "likelihood", "--quiet")
