@@ -18,6 +18,7 @@ RANKS = {
     "networks": 2,
     "priors": 2,
     "penalties": 2,
+    "theory": 2,
     "samplers": 2,
     "data": 2,
     "metrics": 3,

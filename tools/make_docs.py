@@ -232,7 +232,7 @@ def corruption() -> list[str]:
         "## Metrics against growing damage",
         "",
         f"Full MNIST, 10,000 training images damaged in five ways at five strengths against the test images, digit encoder `{found['extractor_sha256'][:12]}`.",
-        "Made by `pushforward lab corruption --set data=mnist --set n=10000`. Steps at which a metric grows worse with the damage: "
+        "Made by `pushforward lab run corruption --set data=mnist --set n=10000`. Steps at which a metric grows worse with the damage: "
         + ", ".join(f"{metric} {count} of {total}" for metric, (count, total) in worse.items())
         + ".",
         "Blurred and noisy digits lie well within the data's balls, so k-NN precision alone must never be read.",
@@ -247,7 +247,7 @@ def labs() -> list[str]:
     if found is None:
         return []
     settings = " ".join(f"--set {k}={v}" for k, v in found["settings"].items())
-    lines = [f"## {found['question']}", "", f"Made by `pushforward lab gaussian {settings}`.", ""]
+    lines = [f"## {found['question']}", "", f"Made by `pushforward lab run gaussian {settings}`.", ""]
     lines += [f"- **{f['verdict']}**: {f['claim']} {f['evidence']}" for f in found["findings"]]
     pictures = sorted((DOCS / "images").glob("lab-gaussian*.png"))
     return [*lines, "", *(f"![{p.stem}](images/{p.name})" for p in pictures), ""]
@@ -264,7 +264,7 @@ def collapse() -> list[str]:
         lines += [
             f"### {data}",
             "",
-            f"{found['seeds']} seeds, {found['steps']:,} steps, {found['modes']} modes, 2,500 samples of each. Made by `pushforward lab collapse {settings}`.",
+            f"{found['seeds']} seeds, {found['steps']:,} steps, {found['modes']} modes, 2,500 samples of each. Made by `pushforward lab run collapse {settings}`.",
             "",
             row(
                 "recipe",
@@ -308,7 +308,7 @@ def stacked() -> list[str]:
     lines = [
         "## Stacked MNIST",
         "",
-        f"{found['samples']:,} samples, modes of 1,000 and reverse KL divergence. Made by `pushforward lab stacked {settings}`.",
+        f"{found['samples']:,} samples, modes of 1,000 and reverse KL divergence. Made by `pushforward lab run stacked {settings}`.",
         "",
         row("recipe", "seed", "modes", "reverse KL", "steps", "CPU s", "modes / reverse KL in print"),
         row(*["---"] * 7),

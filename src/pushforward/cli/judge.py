@@ -1,4 +1,4 @@
-"""Commands that judge and show: evaluate, compare, score, report, lab."""
+"""Commands that judge and show: evaluate, compare, score, report."""
 
 from __future__ import annotations
 
@@ -268,32 +268,3 @@ def report(
     target = out or (run[0] / "report.html" if len(run) == 1 else Path("report.html"))
     write_report(run, target)
     print(target)
-
-
-@app.command(
-    epilog="""Examples:\n\n
-`pushforward lab` lists them\n\n
-`pushforward lab corruption --out labs/corruption --set data=mnist --set n=10000`"""
-)
-def lab(
-    name: Annotated[str | None, typer.Argument(help="A lab; all of them are listed when absent.")] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", "-s", metavar="KEY=VALUE", help="Change one setting of the lab; may be repeated."),
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder of its figures; labs/NAME when absent.")
-    ] = None,
-    quiet: Quiet = False,
-) -> None:
-    """Repeat a textbook experiment: it states claims, measures them and says whether the evidence supports them."""
-    from pushforward import labs
-
-    if name is None:
-        for known, (_, question) in labs.LABS.items():
-            print(f"{known:<16} {question}" if sys.stdout.isatty() else known)
-        return
-    folder = out or Path("labs") / name
-    for found in labs.run_lab(name, folder, quiet=quiet, **labs.parse_settings(name, settings or [])):
-        print(f"{found.verdict.upper()}: {found.claim} {found.evidence}")
-    print(folder)

@@ -19,9 +19,11 @@ app = typer.Typer(
     epilog="Start with: `pushforward train gan/lsgan --out runs/first`, then `pushforward evaluate runs/first`, then `pushforward report runs/first`.",
 )
 recipes_app = typer.Typer(help="List, show and copy recipes.", invoke_without_command=True)
+lab_app = typer.Typer(help="Repeat textbook experiments, each a claim that is checked.", invoke_without_command=True)
 data_app = typer.Typer(help="List, fetch and show data sets.", invoke_without_command=True)
 app.add_typer(recipes_app, name="recipes")
 app.add_typer(data_app, name="data")
+app.add_typer(lab_app, name="lab")
 
 Settings = Annotated[
     list[str] | None,
@@ -43,6 +45,13 @@ def complete_recipe(incomplete: str) -> list[str]:
     from pushforward.config import recipe_names
 
     return [name for name in recipe_names() if name.startswith(incomplete)]
+
+
+def complete_lab(incomplete: str) -> list[str]:
+    """Labs that begin so, for the shell."""
+    from pushforward.labs import LABS
+
+    return [name for name in LABS if name.startswith(incomplete)]
 
 
 def _version(value: bool) -> None:

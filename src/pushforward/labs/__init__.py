@@ -1,7 +1,7 @@
 """The field's textbook experiments: each states claims, measures them, and says whether the evidence supports them.
 
 A lab is a function of a folder and of keyword settings with defaults; it writes its tables and figures there and returns
-its findings. `pushforward lab NAME` runs one.
+its findings. `pushforward lab run NAME` runs one.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,15 +30,70 @@ class Finding:
     evidence: str
 
 
-LABS: dict[str, tuple[str, str]] = {
-    "collapse": ("pushforward.labs.collapse", "Which GANs find all Gaussians of a ring or a grid?"),
-    "stacked": ("pushforward.labs.stacked", "Which GANs find all 1,000 modes of stacked MNIST?"),
-    "gaussian": ("pushforward.labs.gaussian", "How does a GAN learn one Gaussian on a line?"),
-    "solvers": ("pushforward.labs.solvers", "Does DDPM in 1,000 steps give more than a good solver in ten?"),
-    "guidance": ("pushforward.labs.guidance", "What does classifier-free guidance buy, and what does it cost?"),
-    "posterior": ("pushforward.labs.posterior", "How many steps does posterior sampling need?"),
-    "corruption": ("pushforward.labs.corruption", "Do the metrics grow worse with growing damage to images?"),
+@dataclass(frozen=True)
+class Lab:
+    """An entry of the shelf.
+
+    Args:
+        theme: Theory, GAN, Diffusion, Energy, Flow or Judging.
+        question: In one line.
+        quick: Settings with which it takes seconds, for a first look and the tests; its verdicts then are of small numbers.
+    """
+
+    theme: str
+    question: str
+    quick: Mapping[str, Any] = field(default_factory=dict)
+
+
+LABS: dict[str, Lab] = {
+    "optimal-discriminator": Lab(
+        "Theory", "Is the best discriminator p / (p + q), and the game's value 2 JSD - log 4?", {"steps": 600}
+    ),
+    "parallel-lines": Lab("Theory", "What do KL, JSD and Wasserstein say of laws that do not overlap?", {"n": 400}),
+    "kantorovich": Lab("Theory", "Does a critic find the Wasserstein distance?", {"steps": 300, "n": 256}),
+    "vanishing-gradients": Lab("Theory", "Whose gradient vanishes as the discriminator gets better?", {"n": 20_000}),
+    "pearson": Lab("Theory", "Which divergence does least squares minimise?"),
+    "zero-one-game": Lab(
+        "Theory", "What are the saddle points of the finite game, and what does a missing image cost?", {"most": 3}
+    ),
+    "dirac-gan": Lab(
+        "Theory", "Which regularisers make the smallest GAN come to rest?", {"steps": 20_000, "step": 0.01}
+    ),
+    "closest-point": Lab(
+        "Theory", "What does the minimiser of diffusion's loss on finite data make?", {"n": 500, "steps": 40}
+    ),
+    "change-of-variables": Lab("Theory", "Is a pushed density the old one over the slope?", {"n": 100_000}),
+    "fixed-point-inverse": Lab("Theory", "How fast does Banach's iteration undo a residual block?"),
+    "diffusion-kernel": Lab("Theory", "What does a diffusion's noise do to the data's law?", {"n": 5_000}),
+    "gaussian": Lab("Theory", "How does a GAN learn one Gaussian on a line?", {"steps": 60, "seeds": 2, "frames": 4}),
+    "collapse": Lab(
+        "GAN",
+        "Which GANs find all Gaussians of a ring or a grid?",
+        {"recipes": "gan/toy,gan/toy-r3gan", "seeds": 2, "steps": 150, "jobs": 1},
+    ),
+    "stacked": Lab(
+        "GAN",
+        "Which GANs find all 1,000 modes of stacked MNIST?",
+        {"recipes": "gan/stacked,gan/stacked-pac2", "data": "stacked-mnist-5k", "cpu_seconds": 3.0, "samples": 1000},
+    ),
+    "solvers": Lab(
+        "Diffusion",
+        "Does DDPM in 1,000 steps give more than a good solver in ten?",
+        {"width": 16, "train_steps": 60, "n": 12, "timed": 1, "rounds": 1},
+    ),
+    "guidance": Lab(
+        "Diffusion",
+        "What does classifier-free guidance buy, and what does it cost?",
+        {"width": 16, "train_steps": 60, "n": 40, "steps": 4},
+    ),
+    "posterior": Lab(
+        "Diffusion",
+        "How many steps does posterior sampling need?",
+        {"width": 16, "train_steps": 60, "n": 2, "longest": 50, "rounds": 1},
+    ),
+    "corruption": Lab("Judging", "Do the metrics grow worse with growing damage to images?", {"n": 250}),
 }
+"""By name; the lab "a-b" is the module `labs.a_b`."""
 
 
 def lab(name: str) -> Callable[..., list[Finding]]:
@@ -48,7 +104,7 @@ def lab(name: str) -> Callable[..., list[Finding]]:
     """
     if name not in LABS:
         raise NotSupported(f"no lab is called {name!r}: {nearest(name, LABS)}")
-    found: Callable[..., list[Finding]] = importlib.import_module(LABS[name][0]).run
+    found: Callable[..., list[Finding]] = importlib.import_module(f"pushforward.labs.{name.replace('-', '_')}").run
     return found
 
 
@@ -94,24 +150,54 @@ def recipes_of(text: str) -> list[str]:
     return names
 
 
-def run_lab(name: str, out: Path, *, quiet: bool = False, **settings: Any) -> list[Finding]:
+def run_lab(name: str, out: Path, *, quiet: bool = False, quick: bool = False, **settings: Any) -> list[Finding]:
     """Run a lab and keep its findings as lab.json and lab.md beside its figures.
 
     Args:
         name: In `LABS`.
         out: Folder.
         quiet: Show no progress.
+        quick: Whether the settings are the quick ones, for the page.
         settings: The lab's own.
     """
     from pushforward.training.checkpoint import write_atomic
 
     out.mkdir(parents=True, exist_ok=True)
     whole = settings_of(name) | settings
+    began = time.perf_counter()
     findings = lab(name)(out, quiet=quiet, **whole)
-    about = {"lab": name, "question": LABS[name][1], "settings": whole, "pushforward": __version__}
+    seconds = round(time.perf_counter() - began, 1)
+    command = " ".join(["pushforward lab run", name, *(f"--set {k}={v}" for k, v in settings.items())])
+    about = {
+        "lab": name,
+        "question": LABS[name].question,
+        "settings": whole,
+        "pushforward": __version__,
+        "seconds": seconds,
+        "quick": quick,
+        "command": command,
+    }
     write_atomic(out / "lab.json", json.dumps(about | {"findings": [asdict(f) for f in findings]}, indent=1))
     pictures = [f"![{p.stem}]({p.name})" for p in sorted(out.glob("*.png"))]
-    lines = [f"# {LABS[name][1]}", "", *(f"- **{f.verdict}**: {f.claim} {f.evidence}" for f in findings), "", *pictures]
-    command = " ".join(["pushforward lab", name, *(f"--set {k}={v}" for k, v in settings.items())])
+    lines = [
+        f"# {LABS[name].question}",
+        "",
+        *(f"- **{f.verdict}**: {f.claim} {f.evidence}" for f in findings),
+        "",
+        *pictures,
+    ]
     write_atomic(out / "lab.md", "\n".join([*lines, "", f"Made by `{command}`.", ""]))
     return findings
+
+
+def write_page(folder: Path) -> Path:
+    """One page of the labs that were run below a folder."""
+    from pushforward.report.labs import write_labs
+
+    texts = {name: _text(name) for name in LABS}
+    return write_labs(folder, {name: entry.theme for name, entry in LABS.items()}, texts)
+
+
+def _text(name: str) -> str:
+    module = importlib.import_module(f"pushforward.labs.{name.replace('-', '_')}")
+    return inspect.cleandoc(module.__doc__ or "")

@@ -51,6 +51,7 @@ def run(
     run: str = "",
     data: str = "mnist-5k",
     train_steps: int = 2000,
+    width: int = 64,
     n: int = 500,
     steps: int = 12,
     seed: int = 0,
@@ -63,13 +64,14 @@ def run(
         run: A conditional diffusion run's folder; `diffusion/edm-conditional` is trained when empty.
         data: What it is trained on and judged by.
         train_steps: Of its training.
+        width: Of its network.
         n: Samples judged of each setting.
         steps: Of Heun's method.
         seed: Of training and samples.
         quiet: Show no progress.
     """
     model = diffusion_run(
-        run, out, recipe="diffusion/edm-conditional", data=data, steps=train_steps, seed=seed, quiet=quiet
+        run, out, recipe="diffusion/edm-conditional", data=data, steps=train_steps, seed=seed, quiet=quiet, width=width
     )
     if model.classes is None:
         raise NotSupported("guidance needs a run that was trained with classes: diffusion/edm-conditional, say.")

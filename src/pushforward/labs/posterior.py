@@ -40,6 +40,7 @@ def run(
     run: str = "",
     data: str = "mnist-5k",
     train_steps: int = 2000,
+    width: int = 64,
     operator: str = "inpaint-box",
     noise: float = 0.05,
     n: int = 20,
@@ -55,6 +56,7 @@ def run(
         run: A diffusion run's folder; `diffusion/ddpm` is trained when empty.
         data: What it is trained on; its first test images are measured.
         train_steps: Of its training.
+        width: Of its network.
         operator: The measurement.
         noise: Its standard deviation.
         n: Images.
@@ -63,7 +65,9 @@ def run(
         seed: Of training, noise and draws.
         quiet: Show no progress.
     """
-    model = diffusion_run(run, out, recipe="diffusion/ddpm", data=data, steps=train_steps, seed=seed, quiet=quiet)
+    model = diffusion_run(
+        run, out, recipe="diffusion/ddpm", data=data, steps=train_steps, seed=seed, quiet=quiet, width=width
+    )
     test = load(data, "test")
     if not isinstance(test, ImageSet) or test.shape != (1, 28, 28):
         raise DataError(

@@ -54,6 +54,7 @@ def run(
     recipe: str = "diffusion/ddpm",
     data: str = "mnist-5k",
     train_steps: int = 2000,
+    width: int = 64,
     n: int = 500,
     timed: int = 10,
     rounds: int = 3,
@@ -68,13 +69,14 @@ def run(
         recipe: Of the run that is trained.
         data: What it is trained on and judged by.
         train_steps: Of its training.
+        width: Of its network.
         n: Samples judged of each solver.
         timed: Images that are timed.
         rounds: How often each is timed, in turn.
         seed: Of training and samples: all solvers begin at the same noise.
         quiet: Show no progress.
     """
-    model = diffusion_run(run, out, recipe=recipe, data=data, steps=train_steps, seed=seed, quiet=quiet)
+    model = diffusion_run(run, out, recipe=recipe, data=data, steps=train_steps, seed=seed, quiet=quiet, width=width)
     side = reference(data, n=n)
 
     def draw(case: dict[str, Any], count: int) -> torch.Tensor:

@@ -20,7 +20,9 @@ from pushforward.evaluation.reference import Reference
 from pushforward.families.diffusion.model import Diffusion, Sampler
 
 
-def diffusion_run(run: str, out: Path, *, recipe: str, data: str, steps: int, seed: int, quiet: bool) -> Diffusion:
+def diffusion_run(
+    run: str, out: Path, *, recipe: str, data: str, steps: int, seed: int, quiet: bool, width: int = 64
+) -> Diffusion:
     """The diffusion model of a run, or one that is trained into OUT/run first (and gone on with where it was left).
 
     Raises:
@@ -28,7 +30,9 @@ def diffusion_run(run: str, out: Path, *, recipe: str, data: str, steps: int, se
     """
     folder = Path(run) if run else out / "run"
     if not run:
-        config = load_recipe(recipe, [f"train.steps={steps}", f"train.seed={seed}"], data=data)
+        config = load_recipe(
+            recipe, [f"train.steps={steps}", f"train.seed={seed}", f"model.network.width={width}"], data=data
+        )
         runs.train(config, folder, resume=True, quiet=quiet)
     model = runs.load_run(folder).model
     if not isinstance(model, Diffusion):

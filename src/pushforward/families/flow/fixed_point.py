@@ -28,7 +28,7 @@ class FixedPoint:
         residual: |T(x) - x| of each sample in the largest entry, (B,).
         iterations: That each sample took, int64 (B,).
         converged: Whether its residual came under the tolerance, (B,).
-        bound: Iterations that the a priori bound asks for, (B,); inf where L is not below 1.
+        bound: Iterations after which the a priori bound is below the tolerance and so is the next move, (B,); inf where L is not below 1.
         rate: Largest ratio of one move to the one before, of each sample: an estimate of L from below, (B,).
     """
 
@@ -63,7 +63,6 @@ def fixed_point(
     Raises:
         NotSupported: some samples did not; their number and the rate are named.
     """
-    before = math.sqrt(x[0].numel()) * tolerance  # in the Euclidean norm: what the a priori bound must come under
     iterations = torch.zeros(len(x), dtype=torch.int64, device=x.device)
     residual = torch.full((len(x),), math.inf, dtype=torch.float64, device=x.device)
     going = torch.ones(len(x), dtype=torch.bool, device=x.device)
@@ -90,8 +89,9 @@ def fixed_point(
     converged = residual < tolerance
     bound = torch.full_like(residual, math.inf)
     if lipschitz < 1:
-        need = torch.log(before * (1 - lipschitz) / first.clamp(min=1e-300)) / math.log(max(lipschitz, 1e-300))
-        bound = need.ceil().clamp(min=1)
+        log_l = math.log(max(lipschitz, 1e-300))
+        moves = torch.log(tolerance / first.clamp(min=1e-300)) / log_l  # L^k |x_1 - x_0| bounds the move after the k-th
+        bound = torch.maximum(moves + 1, moves + math.log(1 - lipschitz) / log_l).ceil().clamp(min=1)
     if strict and not converged.all():
         worst = float(residual.max())
         raise NotSupported(

@@ -1,0 +1,1 @@
+"""What the field's textbooks prove, as functions whose closed forms the tests hold: no model, no training, only laws and games."""
