@@ -1,4 +1,4 @@
-"""Regenerate docs/results.md from the JSON files in docs/results/, and docs/recipes.md from the recipes.
+"""Regenerate docs/results.md and docs/labs.md from the JSON files in docs/results/, and docs/recipes.md from the recipes.
 
 python tools/make_docs.py
 """
@@ -13,7 +13,8 @@ from typing import Any
 
 from pushforward.compare.statistics import mean_and_error, paired_difference
 from pushforward.config import recipe_names, recipe_text
-from pushforward.report.tables import SHOWN, cell
+from pushforward.labs import LABS
+from pushforward.report.tables import SHOWN, cell, duration
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -455,6 +456,172 @@ def startup() -> list[str]:
     return [*lines, *(row(f"`{name}`", f"{s:.3f}") for name, s in found["median_seconds"].items()), ""]
 
 
+def energy() -> list[str]:
+    """Energy models: chains of several lengths, drift, strangeness, a row a run."""
+    file = DOCS / "results" / "energy.jsonl"
+    if not file.exists():
+        return []
+    runs = [json.loads(line) for line in file.read_text().splitlines()]
+    lengths = sorted({int(k) for r in runs for k in r["lengths"]})
+    lines = [
+        "## Energy models",
+        "",
+        "Full MNIST, one thread a run; Frechet distance of chains from noise after so many moves, against the 10,000 test images (10,000 chains up to 256 moves, 1,000 or 500 beyond: their floor",
+        "is higher); drift is the mean distance from the test digit that a chain began at. Made by `python benchmarks/energy.py`.",
+        "",
+        row(
+            "recipe",
+            "seed",
+            "CPU min",
+            "steps",
+            "retries",
+            *(f"after {k}" for k in lengths),
+            "recall (256)",
+            "rarest class (256)",
+            "drift after 256, 2,048",
+        ),
+        row(*["---"] * (8 + len(lengths))),
+    ]
+    for r in runs:
+        cells = [
+            f"{r['lengths'][str(k)]['values']['frechet'][0]:.0f}" if str(k) in r["lengths"] else "-" for k in lengths
+        ]
+        at = r["lengths"]["256"]
+        far = r["drift"].get("2048")
+        lines.append(
+            row(
+                f"`{r['recipe']}`" + (f" ({', '.join(r['settings'])})" if r["settings"] else ""),
+                r["seed"], f"{r['cpu_seconds'] / 60:.1f}", f"{r['steps']:,}", r["retries"], *cells, f"{at['values']['recall'][0]:.2f}", f"{at['rarest']:.1%}",
+                f"{r['drift']['256']:.1f}, {'-' if far is None else f'{far:.1f}'}",
+            )
+        )  # fmt: skip
+    named = [
+        (f"{r['recipe']} seed {r['seed']}, {r['minutes']:g} min", r["scores"]["energy"])
+        for r in runs
+        if not r["settings"]
+    ]
+    sets = list(dict.fromkeys(k for _, t in named for k in t))
+    reference = {
+        "uniform noise": "1.00",
+        "noise 0.3": ".978",
+        "noise 0.1": ".69",
+        "shift 4": ".95",
+        "half size": ".84",
+        "rot90": ".81",
+        "rot180": ".64",
+        "hflip": ".65",
+        "black": ".11",
+    }
+    lines += [
+        "",
+        "AUROC of test digits against what is none, by the energy; the public model is a widely used MNIST energy model of 77,000 parameters, its figures as printed elsewhere. Fashion-MNIST was not at hand.",
+        "",
+        row("set", *(n for n, _ in named), "the public model"),
+        row(*["---"] * (2 + len(named))),
+        *(row(k, *(f"{t[k]:.3f}" if k in t else "-" for _, t in named), reference.get(k, "")) for k in sets),
+        "",
+    ]
+    return lines
+
+
+def flow() -> list[str]:
+    """Flows: bits a dimension."""
+    file = DOCS / "results" / "flow.jsonl"
+    if not file.exists():
+        return []
+    lines = [
+        "## Flows",
+        "",
+        "Full MNIST, one thread a run: bits/dim of the 10,000 test images, a bound by dequantising noise (one draw of it), and that of 8 draws on the first 1,000. Made by `python benchmarks/flow.py`.",
+        "",
+        row(
+            "recipe",
+            "seed",
+            "CPU min",
+            "steps",
+            "parameters",
+            "bits/dim",
+            "8 draws, 1,000 images",
+            "Frechet distance",
+            "10,000 samples, CPU s",
+            "bytes that do not come back",
+        ),
+        row(*["---"] * 10),
+    ]
+    for r in map(json.loads, file.read_text().splitlines()):
+        one, eight = r["bits_per_dim_1"], r["bits_per_dim_8"]
+        lines.append(
+            row(
+                f"`{r['recipe']}`" + (f" ({', '.join(r['settings'])})" if r["settings"] else ""),
+                r["seed"], f"{r['cpu_seconds'] / 60:.0f}", f"{r['steps']:,}", f"{r['parameters']:,}", f"{one[0]:.3f} ± {one[1]:.3f}", f"{eight[0]:.3f} ± {eight[1]:.3f}",
+                f"{r['values']['frechet'][0]:.0f}", r["sampling_cpu_seconds"], r["bytes_that_do_not_return"],
+            )
+        )  # fmt: skip
+    return [*lines, ""]
+
+
+TEN = (
+    ("optimal-discriminator", "what a GAN's discriminator knows", "families/gan/losses.py"),
+    ("vanishing-gradients", "why the generator's loss is not the textbook's", "families/gan/model.py"),
+    ("parallel-lines", "why divergences can be silent", "theory/divergences.py"),
+    ("kantorovich", "what a critic measures", "penalties.py"),
+    ("dirac-gan", "why training circles, and what damps it", "families/gan/terms.py"),
+    ("collapse", "what it looks like when modes are lost", "monitors.py"),
+    ("diffusion-kernel", "what noise does to data", "families/diffusion/schedules.py"),
+    ("closest-point", "what diffusion's loss would do if it were minimised", "families/diffusion/denoisers.py"),
+    ("fixed-point-inverse", "how a flow of residual blocks is undone", "families/flow/residual.py"),
+    ("corruption", "what the metrics see", "metrics/frechet.py"),
+)
+
+
+def laboratory() -> str:
+    """docs/labs.md: an index by theme, the claims with their verdicts, and a path for newcomers."""
+    kept = {}
+    for file in sorted((DOCS / "results").glob("lab-*.json")):
+        found = json.loads(file.read_text())
+        if "findings" in found:
+            kept.setdefault(found["lab"], []).append(found)
+    lines = [
+        "# Labs",
+        "",
+        "The field is taught through claims. Each lab states some, measures them on the public API, and says whether the evidence supports them: `pushforward lab run NAME`, `pushforward lab run --all --quick`, `pushforward lab open`.",
+        "The verdicts here are of the full runs that are kept in `docs/results/lab-*.json`; `make docs` writes this page.",
+        "",
+        "## Learn the field in ten labs",
+        "",
+        "Each takes a minute or less, but for `collapse` and `corruption`; open the code beside it.",
+        "",
+        *(
+            f"{k}. `pushforward lab run {name}`: {what}; read `src/pushforward/{code}` and `src/pushforward/labs/{name.replace('-', '_')}.py`."
+            for k, (name, what, code) in enumerate(TEN, 1)
+        ),
+        "",
+        "## By theme",
+        "",
+        row("lab", "question", "full run"),
+        row("---", "---", "---"),
+    ]
+    theme = ""
+    for name, entry in LABS.items():
+        if entry.theme != theme:
+            theme = entry.theme
+            lines.append(row(f"**{theme}**", "", ""))
+        seconds = [f["seconds"] for f in kept.get(name, []) if f.get("seconds") is not None]
+        took = duration(max(seconds)) if seconds else "see results.md" if name in kept else "not run yet"
+        lines.append(row(f"`{name}`", entry.question, took))
+    lines += ["", "## By claim", "", row("claim", "verdict", "evidence", "lab"), row(*["---"] * 4)]
+    for name in LABS:
+        for found in kept.get(name, []):
+            data = found["settings"].get("data")
+            where = f"`{name}`" + (f", {data}" if len(kept[name]) > 1 else "")
+            lines += [row(f["claim"], f"**{f['verdict']}**", f["evidence"], where) for f in found["findings"]]
+    lines += ["", "## Figures", ""]
+    for name in LABS:
+        for picture in sorted((DOCS / "images").glob(f"lab-{name}*.png")):
+            lines += [f"![{name}](images/{picture.name})", f"*{LABS[name].question}*", ""]
+    return "\n".join(lines) + "\n"
+
+
 def recipes() -> str:
     lines = [
         "# Recipes",
@@ -490,6 +657,8 @@ def main() -> None:
                 *collapse(),
                 *stacked(),
                 *labs(),
+                *energy(),
+                *flow(),
                 *metrics(),
                 *large(),
                 *startup(),
@@ -497,7 +666,8 @@ def main() -> None:
         )
     )
     (DOCS / "recipes.md").write_text(recipes())
-    print("docs/results.md, docs/recipes.md")
+    (DOCS / "labs.md").write_text(laboratory())
+    print("docs/results.md, docs/recipes.md, docs/labs.md")
 
 
 if __name__ == "__main__":

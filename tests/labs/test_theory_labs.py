@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from program import call, refused
 
@@ -14,7 +15,9 @@ from pushforward.labs import (
     closest_point,
     diffusion_kernel,
     dirac_gan,
+    fid_bias,
     fixed_point_inverse,
+    inception_score_failures,
     kantorovich,
     optimal_discriminator,
     parallel_lines,
@@ -88,6 +91,18 @@ def test_verdicts_follow_from_the_numbers() -> None:
     critic = {"d": 1, "distance": 1.0, "exact": 1.0, "penalty": 0.97, "clipping": 0.7}
     assert verdicts(kantorovich.findings([critic])) == [YES, YES, YES]
     assert verdicts(kantorovich.findings([critic | {"penalty": 0.7, "clipping": 1.2}])) == [NO, NO, NO]
+    near, far = np.array([0.1, -0.1]), np.array([4.0, 5.0])
+    assert verdicts(fid_bias.findings([10, 20], [9.0, 4.0], near, 0.999)) == [YES, YES, YES]
+    assert verdicts(fid_bias.findings([10, 20], [4.0, 9.0], far, 0.5)) == [NO, NO, NO]
+    data = {"inception score": 9.5, "frechet": 3.0, "precision": 0.9, "recall": 0.9}
+    bad = {"inception score": 9.8, "frechet": 900.0, "precision": 0.9, "recall": 0.0}
+    assert verdicts(inception_score_failures.findings({"training images": data, "a": bad})) == [YES, YES]
+    assert verdicts(
+        inception_score_failures.findings({"training images": data, "a": bad | {"inception score": 2.0}})
+    ) == [NO, NO]
+    assert verdicts(
+        inception_score_failures.findings({"training images": data, "a": bad, "b": bad | {"recall": 0.8}})
+    ) == [YES, MAYBE]
 
 
 def test_three_run_and_make_a_page(tmp_path: Path) -> None:

@@ -91,6 +91,10 @@ LABS: dict[str, Lab] = {
         "How many steps does posterior sampling need?",
         {"width": 16, "train_steps": 60, "n": 2, "longest": 50, "rounds": 1},
     ),
+    "fid-bias": Lab("Judging", "What does the Frechet distance of few samples say?", {"repeats": 3}),
+    "inception-score-failures": Lab(
+        "Judging", "Which useless images does the inception score praise?", {"n": 200, "steps": 20}
+    ),
     "corruption": Lab("Judging", "Do the metrics grow worse with growing damage to images?", {"n": 250}),
 }
 """By name; the lab "a-b" is the module `labs.a_b`."""
