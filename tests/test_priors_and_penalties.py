@@ -60,6 +60,23 @@ def test_flat_critic_has_a_finite_gradient() -> None:
     assert critic.w.grad is not None and torch.isfinite(critic.w.grad).all()
 
 
+def test_a_flow_prior_is_normalised_and_draws_from_its_density() -> None:
+    torch.manual_seed(0)
+    prior = priors.FlowPrior(dim=2, transforms=2, hidden=(8,))
+    with torch.no_grad():
+        for p in prior.parameters():
+            p.add_(0.3 * torch.randn_like(p))
+        line = torch.linspace(-12, 12, 601)
+        log = prior.log_prob(torch.cartesian_prod(line, line)).double()
+        cell = float(line[1] - line[0]) ** 2
+        assert float(log.exp().sum()) * cell == pytest.approx(1, abs=2e-3)
+        found = prior.log_prob(prior.sample(20_000, generator=torch.Generator().manual_seed(0)))
+    exact = float((log.exp() * log).sum()) * cell
+    assert float(found.mean()) == pytest.approx(exact, abs=4 * float(found.std()) / math.sqrt(20_000))
+    with pytest.raises(ValueError, match="at least 2"):
+        priors.FlowPrior(dim=1)
+
+
 def test_log_densities_are_normalised_in_one_dimension() -> None:
     z = torch.linspace(-9, 9, 18001)[:, None]
     for prior in (priors.Normal(dim=1), priors.Uniform(dim=1)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -134,3 +135,32 @@ class GaussianMixture(Prior):
         distances = (z[:, None] - self.means).square().sum(dim=2) / self.log_sd.exp().square()
         each = -0.5 * (distances + self.dim * math.log(2 * math.pi)) - self.dim * self.log_sd
         return each.logsumexp(dim=1) - math.log(len(self.means))
+
+
+class FlowPrior(Prior):
+    """A learned law: standard normals through invertible couplings (zuko's RealNVP), so that it has a density as the mixtures have.
+
+    It begins close to the standard normal. Trained with a GAN's generator it takes on what structure the latents want, islands for one.
+
+    Args:
+        dim: Dimension of a latent, at least 2.
+        transforms: Couplings.
+        hidden: Widths of their networks.
+    """
+
+    def __init__(self, *, dim: int = 100, transforms: int = 3, hidden: Sequence[int] = (64, 64)) -> None:
+        super().__init__(dim=dim)
+        if dim < 2 or transforms < 1:
+            raise ValueError(f"dim = {dim} and transforms = {transforms}: must be at least 2 and 1")
+        import zuko
+
+        self.flow = zuko.flows.RealNVP(dim, transforms=transforms, hidden_features=tuple(hidden), randmask=False)
+
+    def sample(self, n: int, *, generator: Generator | None = None) -> Tensor:
+        noise = draw_normal((n, self.dim), generator=generator, device=self._here.device)
+        z: Tensor = self.flow().transform.inv(noise)
+        return z
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        found: Tensor = self.flow().log_prob(z)
+        return found

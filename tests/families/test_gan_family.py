@@ -416,6 +416,15 @@ def test_a_learned_prior_moves_with_the_generator() -> None:
     assert not any(k.startswith("_maker") for k in trainer.model.state_dict())
 
 
+def test_a_flow_prior_learns_with_the_generator() -> None:
+    trainer = trainer_of(config(prior={"name": "flow", "dim": 8, "hidden": [8]}))
+    before = {k: v.clone() for k, v in trainer.model.prior.named_parameters()}
+    for _ in trainer.steps(3):
+        pass
+    moved = [k for k, v in trainer.model.prior.named_parameters() if not torch.equal(v, before[k])]
+    assert len(moved) == len(before) > 0
+
+
 # --- views ----------------------------------------------------------------------------------------------------
 
 

@@ -22,7 +22,7 @@ from pushforward.model import GenerativeModel
 from pushforward.networks import dcgan, mlp, resnet
 from pushforward.networks.blocks import has_batch_norm
 from pushforward.networks.wrappers import Conditional, Projection
-from pushforward.priors import GaussianMixture, Normal, Uniform
+from pushforward.priors import FlowPrior, GaussianMixture, Normal, Uniform
 from pushforward.samplers.rejection import Drawn
 
 GENERATORS: Mapping[str, Callable[..., Any]] = {
@@ -39,6 +39,7 @@ PRIORS: Mapping[str, Callable[..., Any]] = {
     "normal": Normal,
     "uniform": Uniform,
     "gaussian-mixture": GaussianMixture,
+    "flow": FlowPrior,
 }
 OBJECTIVES: Mapping[str, Callable[..., Any]] = {
     "minimax": losses.minimax,
