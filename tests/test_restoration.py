@@ -144,3 +144,11 @@ def test_phase_retrieval_with_noise_has_a_picture(tmp_path: Path) -> None:
     write(found, a, tmp_path, operator="phase-retrieval", method="dps", noise=0.1, seed=0)
     assert (tmp_path / "restored.png").exists()
     assert bool((found.measured < 0).any())  # what made its logarithm fail
+
+
+def test_a_method_that_diverges_is_told_and_not_returned(monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = model()
+    forward = broken.denoiser.network.forward
+    monkeypatch.setattr(broken.denoiser.network, "forward", lambda *a, **k: forward(*a, **k) * torch.inf)
+    with pytest.raises(NotSupported, match="diverged on 2 of 2 reconstructions"):
+        restore(broken, torch.zeros(2, 1, 12, 12), operator="inpaint-box", method="repaint", steps=3, draws=1)

@@ -138,6 +138,11 @@ def restore(
                 raise ConfigError(f"{method}: {error}.") from error
             found.append(x.clamp(-1, 1))
     seconds = time.perf_counter() - began
+    lost = sum(int((~torch.isfinite(x)).flatten(1).any(dim=1).sum()) for x in found)
+    if lost:
+        raise NotSupported(
+            f"{method} in {len(grid) - 1} steps diverged on {lost} of {draws * len(truth)} reconstructions. Take more --steps, a smaller step of its own (--set), or a run that was trained for longer."
+        )
     options = {"steps": len(grid) - 1, **of_operator, **of_method}
     return Restoration(truth, y, torch.stack(found), counted.evaluations // draws, seconds, options), a
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from torch import Tensor
 from pushforward import runs
 from pushforward.data.fetch import load
 from pushforward.data.images import ImageSet, save_grid, to_bytes, to_model
-from pushforward.errors import DataError
+from pushforward.errors import DataError, NotSupported
 from pushforward.labs import Finding, Verdict
 from pushforward.labs.trained import diffusion_run, seconds_in_turn, with_sampler
 from pushforward.metrics.features import extractor
@@ -32,6 +33,10 @@ from pushforward.training.checkpoint import write_atomic
 
 STEPS = {"dps": (1000, 500, 200, 100, 50), "diffpir": (100, 50, 20), "mmps": (100, 50, 20), "pigdm": (100, 50, 20)}
 Curves = dict[str, dict[int, dict[str, list[float]]]]
+
+
+LOST = ("psnr", "ssim", "residual", "feature distance")
+"""What counts as 0 where a method diverged: the image is lost."""
 
 
 def run(
@@ -78,9 +83,15 @@ def run(
     for method, counts in STEPS.items():
         curves[method] = {}
         for steps in (c for c in counts if c <= longest):
-            found, a = restore(
-                model, truth, operator=operator, method=method, steps=steps, noise=noise, draws=1, seed=seed
-            )
+            try:
+                found, a = restore(
+                    model, truth, operator=operator, method=method, steps=steps, noise=noise, draws=1, seed=seed
+                )
+            except NotSupported as error:
+                curves[method][steps] = dict.fromkeys(LOST, [0.0] * n) | {"seconds an image": [0.0]}
+                if not quiet:
+                    print(f"{method} {steps}: {error}", flush=True)
+                continue
             figures = {k: v.tolist() for k, v in found.figures(a).items() if "mean" not in k}
             figures["feature distance"] = _distance(by(to_bytes(found.draws[0])).features, by(to_bytes(truth)).features)
             figures["seconds an image"] = [found.seconds / n]
@@ -107,8 +118,14 @@ def _distance(a: Tensor, b: Tensor) -> list[float]:
 def _step_ratio(model: Any, truth: Tensor, operator: str, noise: float, rounds: int, steps: int = 20) -> float:
     """Seconds of a DPS step over those of a DDPM step, in turn."""
     with_sampler(model, solver="ddpm", steps=steps)
+    dps = partial(restore, model, truth, operator=operator, method="dps", steps=steps, noise=noise, draws=1)
+
+    def timed() -> None:
+        with suppress(NotSupported):  # so few steps may diverge; they take as long
+            dps()
+
     works: dict[str, Callable[[], object]] = {
-        "dps": partial(restore, model, truth, operator=operator, method="dps", steps=steps, noise=noise, draws=1),
+        "dps": timed,
         "ddpm": partial(runs.sample, model, len(truth)),
     }
     for work in works.values():
@@ -164,8 +181,9 @@ def _draw(curves: Curves, path: Path, title: str) -> None:
         }
         for ax, (key, name) in zip(axes, shown.items(), strict=True):
             for colour, (method, by_steps) in zip(COLOURS, curves.items(), strict=False):
-                x = [by_steps[s]["seconds an image"][0] for s in by_steps]
-                pairs = [_mean(by_steps[s][key]) for s in by_steps]
+                done = [s for s in by_steps if by_steps[s]["seconds an image"][0] > 0]
+                x = [by_steps[s]["seconds an image"][0] for s in done]
+                pairs = [_mean(by_steps[s][key]) for s in done]
                 ax.errorbar(
                     x,
                     [p[0] for p in pairs],
