@@ -150,8 +150,7 @@ def train(config: RunConfig, out: Path, *, resume: bool = False, quiet: bool = F
             print(f"train {out.name}: {note}", file=sys.stderr)
     if t.tracker is not None:
         accelerator.init_trackers("pushforward", init_kwargs={})
-    if t.retries and main:
-        trainer.retries = len(read_retries(out))
+    trainer.retries = len(read_retries(out))
     while True:
         try:
             _loop(config, out, data, trainer, quiet=quiet or not main)

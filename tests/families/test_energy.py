@@ -509,3 +509,33 @@ def test_recipes_build_and_take_a_step(name: str) -> None:
     trainer = runs.make_trainer(config, runs.load_data(config))
     report = next(trainer.steps(1))
     assert all(torch.isfinite(v) for v in report.terms.values())
+
+
+def test_a_resumed_run_remembers_how_often_it_went_back(tmp_path: Path) -> None:
+    """Killed after a retry and gone on with, a run ends on the bits of one that was not."""
+    constant = [
+        "--set",
+        'train.schedule="constant"',
+        "--set",
+        "train.warmup=0",
+        "--set",
+        'train.precision="no"',
+        "--quiet",
+    ]
+
+    def train(name: str, module: str, steps: int, *words: str) -> None:
+        settings = [w.replace("train.steps=12", f"train.steps={steps}") for w in spoilt(tmp_path, module, 1)]
+        done = call("train", "energy/pcd", *settings, *constant, "--out", name, *words, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+
+    train("straight", "spoilt_a", 12)
+    (tmp_path / "spoilt_a.py").write_text(SPOILT)
+    import spoilt_a  # type: ignore[import-not-found]
+
+    spoilt_a.calls.clear()
+    train("broken", "spoilt_a", 10)
+    train("broken", "spoilt_a", 12, "--resume")
+    a, b = (runs.load_run(tmp_path / p, averaged=False) for p in ("broken", "straight"))
+    assert a.retries == b.retries == 1
+    for name, w in a.model.state_dict().items():
+        assert torch.equal(w, b.model.state_dict()[name]), name
