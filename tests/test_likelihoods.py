@@ -125,4 +125,11 @@ def test_the_column(tmp_path: Path) -> None:
         "--out",
         tmp_path / "pcd",
     )
+    # with another sampler since, it is no less so
+    config = tmp_path / "pcd/config.toml"
+    head, _, rest = config.read_text().partition("[model.sampler]")
+    own, bracket, after = rest.partition("\n[")
+    told = "\n".join(line for line in own.split("\n") if not line.startswith(("noise", "clip")))
+    assert told != own
+    config.write_text(f"{head}[model.sampler]{told}{bracket}{after}")
     assert "tempered" in refused("evaluate", tmp_path / "pcd", "-n", 50, "--metrics", "likelihood", "--quiet")

@@ -73,7 +73,9 @@ def build(table: Table, shape: tuple[int, ...], batch_size: int) -> FlowModel:
             for k in range(4)
         ]
         dequantiser = BijectionFlow(Chain(parts), shape)
-    noise = (math.prod(shape),) if _flat(table["flow"]["name"]) else _noise(shape, table["flow"]["name"])
+    noise: tuple[int, ...] = (math.prod(shape),)
+    if images and table["flow"]["name"] == "residual":  # the one whose noise keeps the form of an image
+        noise = (16 * shape[0], shape[1] // 4, shape[2] // 4)
     return FlowModel(
         flow=BijectionFlow(bijection, noise),
         shape=shape,
@@ -81,15 +83,6 @@ def build(table: Table, shape: tuple[int, ...], batch_size: int) -> FlowModel:
         classes=classes,
         temperature=table["temperature"],
     )
-
-
-def _flat(name: str) -> bool:
-    return name not in ("residual",)
-
-
-def _noise(shape: Sequence[int], name: str) -> tuple[int, ...]:
-    """Shape of the residual flow's noise."""
-    return tuple(shape) if len(shape) < 3 else (16 * shape[0], shape[1] // 4, shape[2] // 4)
 
 
 def change_sampler(model: GenerativeModel, name: str | None, settings: Sequence[str]) -> None:

@@ -36,7 +36,7 @@ def likelihood_of(run: Run, n: int, *, seed: int = 0) -> Likelihood | None:
         seed: Of dequantising noise, of probes and chains.
 
     Raises:
-        NotSupported: an energy whose sampler is tempered (its density at temperature 1 is not what was trained), or a value that is not finite.
+        NotSupported: an energy whose training's chains were tempered (exp(-E) is not what they followed), or a value that is not finite.
     """
     model, data = run.model, load_data(run.config, "test")
     g = torch.Generator().manual_seed(derive_seed(seed, "likelihood"))
@@ -84,7 +84,7 @@ def _dequantised(x: Tensor, g: torch.Generator) -> Tensor:
 
 
 def _by_ais(model: EnergyModel, x: Tensor, g: torch.Generator) -> tuple[Tensor, float]:
-    if model.notes():
+    if model.tempered:
         raise NotSupported(
             "likelihood: this energy was trained by a tempered sampler, so that exp(-E) is no density that it has learned. Leave the metric out."
         )

@@ -1,6 +1,6 @@
 """The inception score praises images that are useless: it looks at labels alone, never at data.
 
-Three sets that no one wants: ten images, one a digit, over and over; ten sharpened averages of a class, found by making the classifier sure; and noise that was pushed until the classifier was sure. A Frechet distance with recall sees each.
+Three sets that no one wants: ten images, one a digit, over and over; the average of each class, cut to black and white; and noise that was pushed until the classifier was sure. A Frechet distance with recall sees each.
 
 Reference: Salimans et al. 2016, arXiv 1606.03498; Barratt and Sharma 2018, arXiv 1801.01973.
 """

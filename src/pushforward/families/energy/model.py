@@ -217,6 +217,12 @@ class EnergyModel(GenerativeModel):
             f"a tempered sampler: noise {s.noise if s.noise is not None else 'as its step says'} and clip {s.clip} on a step of {s.step_size:g}; what it follows is near exp(-E / {s.implied_temperature():.2g}).",
         )
 
+    @property
+    def tempered(self) -> bool:
+        """Whether training's chains, where there are any, followed another law than exp(-E)."""
+        t = self.chains
+        return self.need_chains and (t.noise is not None or t.clip is not None or t.temperature != 1)
+
     def signs(self) -> dict[str, float]:
         """What the log is told when samples are drawn: the slope at noise, and how old and how varied the kept chains are."""
         stream = SampleStream(0, torch.arange(NOISE_PROBES, device=next(self.parameters()).device))
