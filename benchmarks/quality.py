@@ -22,13 +22,15 @@ METRICS = ["frechet", "kid", "precision-recall", "density-coverage", "classes"]
 KEPT = ("frechet", "kid", "precision", "recall", "density", "coverage", "class entropy")
 
 
-def one(recipe: str, seed: int, minutes: list[float], n: int, settings: list[str], out: Path) -> None:
+def one(
+    recipe: str, seed: int, minutes: list[float], n: int, settings: list[str], out: Path, keep: Path | None
+) -> None:
     """Train one run and append a line at each budget."""
     import torch
 
     torch.set_num_threads(1)
     from pushforward import build, runs
-    from pushforward.config import load_recipe
+    from pushforward.config import dump, load_recipe
     from pushforward.data.images import save_grid, to_bytes
     from pushforward.evaluation import Sides, measure, reference
 
@@ -75,6 +77,10 @@ def one(recipe: str, seed: int, minutes: list[float], n: int, settings: list[str
             save_grid(x[:100], out.with_name(f"quality-{recipe.replace('/', '-')}-{budget:g}.png"), scale=1)
         v = row["values"]
         print(f"{recipe} {seed} {budget:g} CPU min, step {report.step}: Frechet {v['frechet'][0]:.1f}, R {v['recall'][0]:.3f}, classes {row['rarest']:.3f} to {row['commonest']:.3f}", flush=True)  # fmt: skip
+        if keep is not None:
+            folder = keep / f"{recipe.replace('/', '-')}-{seed}"
+            trainer.save(folder / "checkpoints", keep=1)
+            (folder / "config.toml").write_text(dump(config))
         if not waiting:
             return
         began = time.process_time()
@@ -89,10 +95,11 @@ def main() -> None:
     parser.add_argument("--set", dest="settings", action="append", default=[])
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("docs/results/quality.jsonl"))
+    parser.add_argument("--keep", type=Path, help="folder for the trained runs, for labs to look at")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
-        one(args.recipes[0], args.seeds[0], args.cpu_minutes, args.n, args.settings, args.out)
+        one(args.recipes[0], args.seeds[0], args.cpu_minutes, args.n, args.settings, args.out, args.keep)
         return
     lines = args.out.read_text().splitlines() if args.out.exists() else []
     done = {
@@ -116,6 +123,7 @@ def main() -> None:
             str(args.n),
         ]
         words += ["--cpu-minutes", *map(str, left), *(w for s in args.settings for w in ("--set", s))]
+        words += ["--keep", str(args.keep)] if args.keep else []
         ran = subprocess.run(words, env={**os.environ, "OMP_NUM_THREADS": "1"})
         if ran.returncode:
             print(f"{cell[0]} seed {cell[1]} failed", flush=True)
