@@ -221,7 +221,7 @@ def large() -> list[str]:
 
 
 def corruption() -> list[str]:
-    found = read("lab-corruption")
+    found = read("lab-fid-under-corruption")
     if found is None:
         return []
     worse = {}
@@ -233,24 +233,24 @@ def corruption() -> list[str]:
         "## Metrics against growing damage",
         "",
         f"Full MNIST, 10,000 training images damaged in five ways at five strengths against the test images, digit encoder `{found['extractor_sha256'][:12]}`.",
-        "Made by `pushforward lab run corruption --set data=mnist --set n=10000`. Steps at which a metric grows worse with the damage: "
+        "Made by `pushforward lab run fid-under-corruption --set data=mnist --set n=10000`. Steps at which a metric grows worse with the damage: "
         + ", ".join(f"{metric} {count} of {total}" for metric, (count, total) in worse.items())
         + ".",
         "Blurred and noisy digits lie well within the data's balls, so k-NN precision alone must never be read.",
         "",
-        "![metrics against damage](images/lab-corruption.png)",
+        "![metrics against damage](images/lab-fid-under-corruption.png)",
         "",
     ]
 
 
 def labs() -> list[str]:
-    found = read("lab-gaussian")
+    found = read("lab-gaussian-1d")
     if found is None:
         return []
     settings = " ".join(f"--set {k}={v}" for k, v in found["settings"].items())
-    lines = [f"## {found['question']}", "", f"Made by `pushforward lab run gaussian {settings}`.", ""]
+    lines = [f"## {found['question']}", "", f"Made by `pushforward lab run gaussian-1d {settings}`.", ""]
     lines += [f"- **{f['verdict']}**: {f['claim']} {f['evidence']}" for f in found["findings"]]
-    pictures = sorted((DOCS / "images").glob("lab-gaussian*.png"))
+    pictures = sorted((DOCS / "images").glob("lab-gaussian-1d*.png"))
     return [*lines, "", *(f"![{p.stem}](images/{p.name})" for p in pictures), ""]
 
 
@@ -258,14 +258,14 @@ def collapse() -> list[str]:
     """Rings and grids: every recipe over its seeds, beside what the papers print."""
     lines: list[str] = []
     for data in ("ring-8", "grid-25"):
-        found, lab = read(f"collapse-{data}"), read(f"lab-collapse-{data}")
+        found, lab = read(f"collapse-{data}"), read(f"lab-mode-collapse-{data}")
         if found is None or lab is None:
             continue
         settings = " ".join(f"--set {k}={v}" for k, v in lab["settings"].items())
         lines += [
             f"### {data}",
             "",
-            f"{found['seeds']} seeds, {found['steps']:,} steps, {found['modes']} modes, 2,500 samples of each. Made by `pushforward lab run collapse {settings}`.",
+            f"{found['seeds']} seeds, {found['steps']:,} steps, {found['modes']} modes, 2,500 samples of each. Made by `pushforward lab run mode-collapse {settings}`.",
             "",
             row(
                 "recipe",
@@ -288,13 +288,13 @@ def collapse() -> list[str]:
                 )
             )
         lines += ["", *(f"- **{f['verdict']}**: {f['claim']} {f['evidence']}" for f in lab["findings"]), ""]
-        lines += [f"![{data}](images/lab-collapse-{data}.png)", ""]
+        lines += [f"![{data}](images/lab-mode-collapse-{data}.png)", ""]
     if not lines:
         return []
     head = [
         "## Mode collapse on Gaussians in the plane",
         "",
-        "The networks and steps are not the papers' (`labs/collapse.py` states both protocols). The plain GAN's discriminator learns ten times more slowly than its",
+        "The networks and steps are not the papers' (`labs/mode_collapse.py` states both protocols). The plain GAN's discriminator learns ten times more slowly than its",
         "generator, as in the unrolled GAN's figure: it hops from mode to mode, so its averaged weights lie between them.",
         "",
     ]
@@ -563,14 +563,14 @@ def flow() -> list[str]:
 TEN = (
     ("optimal-discriminator", "what a GAN's discriminator knows", "families/gan/losses.py"),
     ("vanishing-gradients", "why the generator's loss is not the textbook's", "families/gan/model.py"),
-    ("parallel-lines", "why divergences can be silent", "theory/divergences.py"),
+    ("divergences-of-parallel-lines", "why divergences can be silent", "theory/divergences.py"),
     ("kantorovich", "what a critic measures", "penalties.py"),
     ("dirac-gan", "why training circles, and what damps it", "families/gan/terms.py"),
-    ("collapse", "what it looks like when modes are lost", "monitors.py"),
+    ("mode-collapse", "what it looks like when modes are lost", "monitors.py"),
     ("diffusion-kernel", "what noise does to data", "families/diffusion/schedules.py"),
     ("closest-point", "what diffusion's loss would do if it were minimised", "families/diffusion/denoisers.py"),
     ("fixed-point-inverse", "how a flow of residual blocks is undone", "families/flow/residual.py"),
-    ("corruption", "what the metrics see", "metrics/frechet.py"),
+    ("fid-under-corruption", "what the metrics see", "metrics/frechet.py"),
 )
 
 
@@ -589,10 +589,10 @@ def laboratory() -> str:
         "",
         "## Learn the field in ten labs",
         "",
-        "Each takes a minute or less, but for `collapse` and `corruption`; open the code beside it.",
+        "Each takes a minute or less, but for `mode-collapse` and `fid-under-corruption`; open the code beside it.",
         "",
         *(
-            f"{k}. `pushforward lab run {name}`: {what}; read `src/pushforward/{code}` and `src/pushforward/labs/{name.replace('-', '_')}.py`."
+            f"{k}. `pushforward lab run {name}`: {what}; read [{code}](../src/pushforward/{code}) and [the lab](../src/pushforward/labs/{name.replace('-', '_')}.py)."
             for k, (name, what, code) in enumerate(TEN, 1)
         ),
         "",

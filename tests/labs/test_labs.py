@@ -14,22 +14,22 @@ from pushforward.data.fetch import load
 from pushforward.data.images import ImageSet
 from pushforward.data.toy import Ring
 from pushforward.errors import ConfigError, DataError, NotSupported
-from pushforward.labs import guidance, posterior, solvers, trained
-from pushforward.labs.collapse import better, covered, one
-from pushforward.labs.corruption import _finding, steps_back
+from pushforward.labs import ddpm_vs_ddim, dps_steps, guidance_scale, trained
+from pushforward.labs.fid_under_corruption import _finding, steps_back
+from pushforward.labs.mode_collapse import better, covered, one
 from pushforward.labs.stacked import joint, judged
 from pushforward.metrics.measurement import Measurement
 
 
 def test_unknown_names_are_refused_with_the_nearest() -> None:
-    with pytest.raises(NotSupported, match="corruption"):
+    with pytest.raises(NotSupported, match="fid-under-corruption"):
         labs.lab("coruption")
     with pytest.raises(ConfigError, match="seed"):
-        labs.parse_settings("corruption", ["sed=3"])
+        labs.parse_settings("fid-under-corruption", ["sed=3"])
     for text in ("many", "2.5", "Infinity", "1e300", "null"):
         with pytest.raises(ConfigError, match="int is wanted"):
-            labs.parse_settings("corruption", [f"n={text}"])
-    assert labs.parse_settings("corruption", ["n=20", "data=mnist"]) == {"n": 20, "data": "mnist"}
+            labs.parse_settings("fid-under-corruption", [f"n={text}"])
+    assert labs.parse_settings("fid-under-corruption", ["n=20", "data=mnist"]) == {"n": 20, "data": "mnist"}
 
 
 @pytest.mark.parametrize("name", labs.LABS)
@@ -53,7 +53,7 @@ def test_steps_back_are_counted_in_the_metrics_direction() -> None:
 
 
 def test_corruption_lab(tmp_path: Path) -> None:
-    found = labs.run_lab("corruption", tmp_path, quiet=True, n=250)
+    found = labs.run_lab("fid-under-corruption", tmp_path, quiet=True, n=250)
     assert {f.claim.split(" grows")[0] for f in found} == {"Frechet distance", "KID", "precision", "recall"}
     kept = json.loads((tmp_path / "corruption.json").read_text())["curves"]
     distances = [step["frechet"][0] for step in kept["salt-and-pepper"]]
@@ -80,7 +80,9 @@ def test_more_modes_is_a_matter_of_evidence() -> None:
 
 
 def test_collapse_lab(tmp_path: Path) -> None:
-    found = labs.run_lab("collapse", tmp_path, quiet=True, recipes="gan/toy,gan/toy-r3gan", seeds=2, steps=20, jobs=1)
+    found = labs.run_lab(
+        "mode-collapse", tmp_path, quiet=True, recipes="gan/toy,gan/toy-r3gan", seeds=2, steps=20, jobs=1
+    )
     assert len(found) == 3
     rows = json.loads((tmp_path / "collapse.json").read_text())["rows"]
     assert [r["recipe"] for r in rows] == ["gan/toy", "gan/toy-r3gan"]
@@ -88,7 +90,7 @@ def test_collapse_lab(tmp_path: Path) -> None:
 
 
 def test_gaussian_lab(tmp_path: Path) -> None:
-    found = labs.run_lab("gaussian", tmp_path, quiet=True, steps=40, seeds=2, frames=3)
+    found = labs.run_lab("gaussian-1d", tmp_path, quiet=True, steps=40, seeds=2, frames=3)
     assert len(found) == 4
     assert found[0].verdict == "not supported"  # nobody learns in 40 steps
     for name in ("losses.png", "discriminator.png", "discriminator.gif", "rates.png", "batches.png"):
@@ -96,7 +98,7 @@ def test_gaussian_lab(tmp_path: Path) -> None:
 
 
 def test_optimal_discriminator() -> None:
-    from pushforward.labs.gaussian import AXIS, MEAN, SD, optimal
+    from pushforward.labs.gaussian_1d import AXIS, MEAN, SD, optimal
 
     assert optimal(MEAN, SD) == pytest.approx(0.5)
     curve, middle = optimal(MEAN - 2, SD), int((AXIS - (MEAN - 1)).abs().argmin())
@@ -144,7 +146,7 @@ def test_a_collapse_run_is_kept_until_its_recipe_changes(tmp_path: Path) -> None
     assert file.stat().st_mtime_ns > before
 
 
-@pytest.mark.parametrize("name", ["collapse", "stacked"])
+@pytest.mark.parametrize("name", ["mode-collapse", "stacked"])
 def test_a_recipe_named_twice_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError, match="each once"):
         labs.run_lab(name, tmp_path, quiet=True, recipes="gan/toy,gan/toy")
@@ -152,7 +154,7 @@ def test_a_recipe_named_twice_is_refused(tmp_path: Path, name: str) -> None:
 
 def test_the_collapse_lab_is_for_the_plane(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="in the plane"):
-        labs.run_lab("collapse", tmp_path, quiet=True, data="mixture-1d")
+        labs.run_lab("mode-collapse", tmp_path, quiet=True, data="mixture-1d")
 
 
 # --- labs of diffusion models -----------------------------------------------------------------------------------
@@ -165,11 +167,11 @@ def measured(**values: float) -> dict[str, Measurement]:
 def test_verdicts_of_the_solver_lab() -> None:
     def found(ratio: float, few: float, recall: float) -> list[str]:
         table = {
-            "DDPM-1000": solvers.Outcome(1000, ratio, measured(frechet=20.0, recall=0.7)),
-            "DDIM-50": solvers.Outcome(50, 1.0, measured(frechet=22.0, recall=recall)),
-            "UniPC-10": solvers.Outcome(10, 0.2, measured(frechet=few, recall=0.6)),
+            "DDPM-1000": ddpm_vs_ddim.Outcome(1000, ratio, measured(frechet=20.0, recall=0.7)),
+            "DDIM-50": ddpm_vs_ddim.Outcome(50, 1.0, measured(frechet=22.0, recall=recall)),
+            "UniPC-10": ddpm_vs_ddim.Outcome(10, 0.2, measured(frechet=few, recall=0.6)),
         }
-        return [f.verdict for f in solvers.findings(table)]
+        return [f.verdict for f in ddpm_vs_ddim.findings(table)]
 
     assert found(20.9, 21.0, 0.6) == ["supported", "supported", "supported"]
     assert found(21.5, 22.5, 0.69) == ["not supported", "unclear", "unclear"]
@@ -177,16 +179,16 @@ def test_verdicts_of_the_solver_lab() -> None:
 
 
 def test_verdicts_of_the_guidance_lab() -> None:
-    def outcome(accuracy: float, frechet: float, recall: float) -> guidance.Outcome:
-        return guidance.Outcome(accuracy, 0.0, measured(frechet=frechet, recall=recall))
+    def outcome(accuracy: float, frechet: float, recall: float) -> guidance_scale.Outcome:
+        return guidance_scale.Outcome(accuracy, 0.0, measured(frechet=frechet, recall=recall))
 
-    table = {f"s = {s:g}": outcome(0.9, 20.0, 0.7) for s in guidance.SCALES}
+    table = {f"s = {s:g}": outcome(0.9, 20.0, 0.7) for s in guidance_scale.SCALES}
     table["s = 3"] = outcome(0.99, 20.0, 0.7)
     table["s = 100"] = outcome(1.0, 90.0, 0.1)
     table["s = 7.5"] = outcome(1.0, 50.0, 0.4)
     for name, frechet in (("interval", 30.0), ("rescale", 50.5), ("parallel", 70.0)):
         table[f"s = 7.5, {name}"] = outcome(1.0, frechet, 0.4)
-    verdicts = [f.verdict for f in guidance.findings(table, 1000)]
+    verdicts = [f.verdict for f in guidance_scale.findings(table, 1000)]
     assert verdicts == ["supported", "supported", "supported", "supported", "unclear", "not supported"]
 
 
@@ -194,26 +196,28 @@ def test_verdicts_of_the_posterior_lab() -> None:
     psnr = {"dps": {1000: [20.0, 21.0, 22.1], 50: [15.0, 15.5, 17.0]}}
     psnr |= {"diffpir": {20: [19.5, 20.6, 21.5]}, "mmps": {50: [22.0, 23.0, 24.0]}, "pigdm": {50: [12.0, 13.0, 14.0]}}
     curves = {m: {s: {"psnr": v} for s, v in by.items()} for m, by in psnr.items()}
-    verdicts = [f.verdict for f in posterior.findings(curves, 2.0)]
+    verdicts = [f.verdict for f in dps_steps.findings(curves, 2.0)]
     assert verdicts == ["supported", "supported", "supported", "supported", "not supported"]
-    assert posterior.findings(curves, 2.2)[0].verdict == "not supported"
+    assert dps_steps.findings(curves, 2.2)[0].verdict == "not supported"
 
 
 def test_the_diffusion_labs_run_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = ["train.batch_size=16", "model.network.width=16", "train.precision=no"]
     plain = trained.load_recipe
     monkeypatch.setattr(trained, "load_recipe", lambda name, given, data: plain(name, [*given, *small], data=data))
-    monkeypatch.setattr(solvers, "CASES", {k: v | {"steps": min(v["steps"], 20)} for k, v in solvers.CASES.items()})
-    found = labs.run_lab("solvers", tmp_path / "s", quiet=True, train_steps=2, n=20, timed=2, rounds=1)
+    monkeypatch.setattr(
+        ddpm_vs_ddim, "CASES", {k: v | {"steps": min(v["steps"], 20)} for k, v in ddpm_vs_ddim.CASES.items()}
+    )
+    found = labs.run_lab("ddpm-vs-ddim", tmp_path / "s", quiet=True, train_steps=2, n=20, timed=2, rounds=1)
     assert len(found) == 3
     table = json.loads((tmp_path / "s/solvers.json").read_text())["solvers"]
     assert table["Heun-6"]["evaluations"] == 11
-    found = labs.run_lab("guidance", tmp_path / "g", quiet=True, train_steps=2, n=20, steps=2)
+    found = labs.run_lab("guidance-scale", tmp_path / "g", quiet=True, train_steps=2, n=20, steps=2)
     assert len(found) == 6
     assert len(json.loads((tmp_path / "g/guidance.json").read_text())["settings"]) == 9
-    monkeypatch.setattr(posterior, "STEPS", {"dps": (6, 3), "diffpir": (3,), "mmps": (3,), "pigdm": (3,)})
-    found = labs.run_lab("posterior", tmp_path / "p", quiet=True, run=str(tmp_path / "s/run"), n=2, rounds=1)
+    monkeypatch.setattr(dps_steps, "STEPS", {"dps": (6, 3), "diffpir": (3,), "mmps": (3,), "pigdm": (3,)})
+    found = labs.run_lab("dps-steps", tmp_path / "p", quiet=True, run=str(tmp_path / "s/run"), n=2, rounds=1)
     assert len(found) == 5
     assert (tmp_path / "p/dps-6.png").exists()
     with pytest.raises(NotSupported, match="classes"):
-        labs.run_lab("guidance", tmp_path / "x", quiet=True, run=str(tmp_path / "s/run"), n=20)
+        labs.run_lab("guidance-scale", tmp_path / "x", quiet=True, run=str(tmp_path / "s/run"), n=20)

@@ -15,13 +15,13 @@ from pushforward.labs import (
     closest_point,
     diffusion_kernel,
     dirac_gan,
-    fid_bias,
+    divergences_of_parallel_lines,
+    fid_bias_in_n,
     fixed_point_inverse,
     inception_score_failures,
     kantorovich,
+    least_squares_is_pearson,
     optimal_discriminator,
-    parallel_lines,
-    pearson,
     vanishing_gradients,
     zero_one_game,
 )
@@ -37,8 +37,8 @@ YES, NO, MAYBE = "supported", "not supported", "unclear"
 def test_verdicts_follow_from_the_numbers() -> None:
     assert verdicts(optimal_discriminator.findings([1e-12], [0.01], [-0.1])) == [YES, YES, YES]
     assert verdicts(optimal_discriminator.findings([1e-3], [0.05], [0.1])) == [NO, MAYBE, NO]
-    assert verdicts(parallel_lines.findings([0.5, 1.0], [0.51, 0.99], [0.69, 0.69], 0.1)) == [YES, YES]
-    assert verdicts(parallel_lines.findings([0.5, 1.0], [0.9, 0.9], [0.3, 0.69], 0.1)) == [NO, NO]
+    assert verdicts(divergences_of_parallel_lines.findings([0.5, 1.0], [0.51, 0.99], [0.69, 0.69], 0.1)) == [YES, YES]
+    assert verdicts(divergences_of_parallel_lines.findings([0.5, 1.0], [0.9, 0.9], [0.3, 0.69], 0.1)) == [NO, NO]
     row = {
         "accuracy": 0.9,
         "saturating": 1.0,
@@ -55,8 +55,8 @@ def test_verdicts_follow_from_the_numbers() -> None:
     }
     assert verdicts(vanishing_gradients.findings([row, better])) == [YES, YES, YES]
     assert verdicts(vanishing_gradients.findings([better, row | {"saturating": 2.0}])) == [NO, NO, NO]
-    assert verdicts(pearson.findings(1e-12, 0.0, 1.99)) == [YES, YES]
-    assert verdicts(pearson.findings(1e-3, 0.0, 1.5)) == [NO, NO]
+    assert verdicts(least_squares_is_pearson.findings(1e-12, 0.0, 1.99)) == [YES, YES]
+    assert verdicts(least_squares_is_pearson.findings(1e-3, 0.0, 1.5)) == [NO, NO]
     game = {
         "m": 4,
         "saddle_points": 3,
@@ -92,8 +92,8 @@ def test_verdicts_follow_from_the_numbers() -> None:
     assert verdicts(kantorovich.findings([critic])) == [YES, YES, YES]
     assert verdicts(kantorovich.findings([critic | {"penalty": 0.7, "clipping": 1.2}])) == [NO, NO, NO]
     near, far = np.array([0.1, -0.1]), np.array([4.0, 5.0])
-    assert verdicts(fid_bias.findings([10, 20], [9.0, 4.0], near, 0.999)) == [YES, YES, YES]
-    assert verdicts(fid_bias.findings([10, 20], [4.0, 9.0], far, 0.5)) == [NO, NO, NO]
+    assert verdicts(fid_bias_in_n.findings([10, 20], [9.0, 4.0], near, 0.999)) == [YES, YES, YES]
+    assert verdicts(fid_bias_in_n.findings([10, 20], [4.0, 9.0], far, 0.5)) == [NO, NO, NO]
     data = {"inception score": 9.5, "frechet": 3.0, "precision": 0.9, "recall": 0.9}
     bad = {"inception score": 9.8, "frechet": 900.0, "precision": 0.9, "recall": 0.0}
     assert verdicts(inception_score_failures.findings({"training images": data, "a": bad})) == [YES, YES]
@@ -125,7 +125,7 @@ def test_three_run_and_make_a_page(tmp_path: Path) -> None:
 def test_the_commands(tmp_path: Path) -> None:
     assert call("lab").stdout.split() == call("lab", "list").stdout.split() == list(labs.LABS)
     assert "name one lab" in refused("lab", "run")
-    assert "name one lab" in refused("lab", "run", "pearson", "--all")
+    assert "name one lab" in refused("lab", "run", "least-squares-is-pearson", "--all")
     assert "--set is for one lab" in refused("lab", "run", "--all", "--set", "n=3")
     assert "did you mean" in refused("lab", "run", "dirac")
 

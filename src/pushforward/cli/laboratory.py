@@ -42,7 +42,7 @@ def list_labs() -> None:
     "run",
     epilog="""Examples:\n\n
 `pushforward lab run dirac-gan`\n\n
-`pushforward lab run corruption --set data=mnist --set n=10000`\n\n
+`pushforward lab run fid-under-corruption --set data=mnist --set n=10000`\n\n
 `pushforward lab run --all --quick`""",
 )
 def run_lab(

@@ -49,10 +49,12 @@ LABS: dict[str, Lab] = {
     "optimal-discriminator": Lab(
         "Theory", "Is the best discriminator p / (p + q), and the game's value 2 JSD - log 4?", {"steps": 600}
     ),
-    "parallel-lines": Lab("Theory", "What do KL, JSD and Wasserstein say of laws that do not overlap?", {"n": 400}),
+    "divergences-of-parallel-lines": Lab(
+        "Theory", "What do KL, JSD and Wasserstein say of laws that do not overlap?", {"n": 400}
+    ),
     "kantorovich": Lab("Theory", "Does a critic find the Wasserstein distance?", {"steps": 300, "n": 256}),
     "vanishing-gradients": Lab("Theory", "Whose gradient vanishes as the discriminator gets better?", {"n": 20_000}),
-    "pearson": Lab("Theory", "Which divergence does least squares minimise?"),
+    "least-squares-is-pearson": Lab("Theory", "Which divergence does least squares minimise?"),
     "zero-one-game": Lab(
         "Theory", "What are the saddle points of the finite game, and what does a missing image cost?", {"most": 3}
     ),
@@ -65,8 +67,10 @@ LABS: dict[str, Lab] = {
     "change-of-variables": Lab("Theory", "Is a pushed density the old one over the slope?", {"n": 100_000}),
     "fixed-point-inverse": Lab("Theory", "How fast does Banach's iteration undo a residual block?"),
     "diffusion-kernel": Lab("Theory", "What does a diffusion's noise do to the data's law?", {"n": 5_000}),
-    "gaussian": Lab("Theory", "How does a GAN learn one Gaussian on a line?", {"steps": 60, "seeds": 2, "frames": 4}),
-    "collapse": Lab(
+    "gaussian-1d": Lab(
+        "Theory", "How does a GAN learn one Gaussian on a line?", {"steps": 60, "seeds": 2, "frames": 4}
+    ),
+    "mode-collapse": Lab(
         "GAN",
         "Which GANs find all Gaussians of a ring or a grid?",
         {"recipes": "gan/toy,gan/toy-r3gan", "seeds": 2, "steps": 150, "jobs": 1},
@@ -76,26 +80,26 @@ LABS: dict[str, Lab] = {
         "Which GANs find all 1,000 modes of stacked MNIST?",
         {"recipes": "gan/stacked,gan/stacked-pac2", "data": "stacked-mnist-5k", "cpu_seconds": 3.0, "samples": 1000},
     ),
-    "solvers": Lab(
+    "ddpm-vs-ddim": Lab(
         "Diffusion",
         "Does DDPM in 1,000 steps give more than a good solver in ten?",
         {"width": 16, "train_steps": 60, "n": 12, "timed": 1, "rounds": 1},
     ),
-    "guidance": Lab(
+    "guidance-scale": Lab(
         "Diffusion",
         "What does classifier-free guidance buy, and what does it cost?",
         {"width": 16, "train_steps": 60, "n": 40, "steps": 4},
     ),
-    "posterior": Lab(
+    "dps-steps": Lab(
         "Diffusion",
         "How many steps does posterior sampling need?",
         {"width": 16, "train_steps": 60, "n": 2, "longest": 50, "rounds": 1},
     ),
-    "fid-bias": Lab("Judging", "What does the Frechet distance of few samples say?", {"repeats": 3}),
+    "fid-bias-in-n": Lab("Judging", "What does the Frechet distance of few samples say?", {"repeats": 3}),
     "inception-score-failures": Lab(
         "Judging", "Which useless images does the inception score praise?", {"n": 200, "steps": 20}
     ),
-    "corruption": Lab("Judging", "Do the metrics grow worse with growing damage to images?", {"n": 250}),
+    "fid-under-corruption": Lab("Judging", "Do the metrics grow worse with growing damage to images?", {"n": 250}),
 }
 """By name; the lab "a-b" is the module `labs.a_b`."""
 
