@@ -45,6 +45,9 @@ class Lab:
     quick: Mapping[str, Any] = field(default_factory=dict)
 
 
+SHORT = {"seeds": 2, "cpu_seconds": 1.0, "n": 100}
+ENERGY = {"seeds": 2, "cpu_seconds": 3.0, "n": 20, "chains": 10}
+
 LABS: dict[str, Lab] = {
     "optimal-discriminator": Lab(
         "Theory", "Is the best discriminator p / (p + q), and the game's value 2 JSD - log 4?", {"steps": 600}
@@ -75,11 +78,25 @@ LABS: dict[str, Lab] = {
         "Which GANs find all Gaussians of a ring or a grid?",
         {"recipes": "gan/toy,gan/toy-r3gan", "seeds": 2, "steps": 150, "jobs": 1},
     ),
+    "normalisation": Lab("GAN", "Must images be in [-1, 1] and the generator end in tanh?", SHORT),
+    "vanilla-vs-lsgan-vs-dcgan": Lab("GAN", "Which of the three classics is best, sharpest and most diverse?", SHORT),
+    "regularisers": Lab("GAN", "Which regularisers of the discriminator help, and do they add up?", SHORT),
+    "consistency": Lab("GAN", "Does consistency regularisation help, and when does it hurt?", SHORT),
+    "mixture-priors": Lab("GAN", "Do latents from a mixture of Gaussians make better digits?", SHORT),
+    "rejection-sampling": Lab(
+        "GAN", "Can the discriminator throw bad samples away?", SHORT | {"moves": 10, "chain": 5}
+    ),
+    "can-you-tell": Lab(
+        "GAN",
+        "Can a fresh judge tell samples from data?",
+        {"recipes": "gan/vanilla,flow/realnvp-mnist", "cpu_seconds": 3.0, "n": 200, "steps": 60},
+    ),
     "stacked": Lab(
         "GAN",
         "Which GANs find all 1,000 modes of stacked MNIST?",
         {"recipes": "gan/stacked,gan/stacked-pac2", "data": "stacked-mnist-5k", "cpu_seconds": 3.0, "samples": 1000},
     ),
+    "solvers-order": Lab("Diffusion", "Is every solver of the order that its paper states?", {"longest": 128}),
     "ddpm-vs-ddim": Lab(
         "Diffusion",
         "Does DDPM in 1,000 steps give more than a good solver in ten?",
@@ -94,6 +111,30 @@ LABS: dict[str, Lab] = {
         "Diffusion",
         "How many steps does posterior sampling need?",
         {"width": 16, "train_steps": 60, "n": 2, "longest": 50, "rounds": 1},
+    ),
+    "memorisation": Lab(
+        "Diffusion",
+        "When does a diffusion model copy its training images?",
+        {"sizes": "4,64", "width": 16, "cpu_seconds": 8.0, "n": 40},
+    ),
+    "langevin-steps": Lab(
+        "Energy",
+        "How many Langevin moves make a digit?",
+        {"cpu_seconds": 5.0, "n": 30, "chains": 20, "longest": 256},
+    ),
+    "swish-vs-relu": Lab("Energy", "Do energies want smooth activations?", ENERGY),
+    "energy-regulariser": Lab("Energy", "Do energies run away without a penalty on their size?", ENERGY),
+    "anomaly": Lab(
+        "Energy",
+        "Which model finds strange what is no digit?",
+        {"recipes": "energy/pcd,gan/dcgan", "suite": "shifts", "cpu_seconds": 4.0, "n": 60},
+    ),
+    "bits-per-dim": Lab("Flow", "What do bits a dimension reward, and what do they not see?", SHORT),
+    "ood-paradox": Lab(
+        "Flow", "Why does a flow find other images likelier than its data?", {"cpu_seconds": 4.0, "n": 60}
+    ),
+    "precision-recall-plane": Lab(
+        "Judging", "How far do truncation and rejection move one generator?", {"cpu_seconds": 5.0, "n": 200}
     ),
     "fid-bias-in-n": Lab("Judging", "What does the Frechet distance of few samples say?", {"repeats": 3}),
     "inception-score-failures": Lab(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pushforward.networks.blocks import DiscriminatorNorm, Norm, maybe_spectral
 
-Output = Literal["tanh", "identity"]
+Output = Literal["tanh", "sigmoid", "identity"]
 
 
 def _check(hidden: Sequence[int], slope: float) -> None:
@@ -29,7 +29,7 @@ class MLPGenerator(nn.Module):
         hidden: Widths of the hidden layers.
         norm: "batch" puts batch norm behind each hidden layer but the first.
         slope: LeakyReLU's slope below zero.
-        output: "tanh" for data in [-1, 1], "identity" for points of a plane.
+        output: "tanh" for data in [-1, 1], "sigmoid" for data in [0, 1], "identity" for points of a plane.
     """
 
     def __init__(
@@ -54,8 +54,8 @@ class MLPGenerator(nn.Module):
             layers.append(nn.LeakyReLU(slope, inplace=True))
             width = wide
         layers.append(nn.Linear(width, math.prod(self.shape)))
-        if output == "tanh":
-            layers.append(nn.Tanh())
+        if output != "identity":
+            layers.append(nn.Tanh() if output == "tanh" else nn.Sigmoid())
         self.body = nn.Sequential(*layers)
 
     def forward(self, z: Tensor) -> Tensor:

@@ -1,0 +1,299 @@
+"""What labs of competing recipes share: each trained for the same CPU time with the same seeds and judged alike, and tests of what differs.
+
+A time is what a user has; CPU seconds are those of all threads together, so that a busy machine changes the wait and not the outcome. Every trained and judged
+run is kept as a cell, so that a lab that was interrupted goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy import stats
+from torch import Tensor
+
+from pushforward import build, runs
+from pushforward.config import RunConfig, dump, load_recipe
+from pushforward.data.images import ImageSet, save_grid, to_bytes, to_model
+from pushforward.errors import ConfigError, DataError, Diverged
+from pushforward.evaluation import Sides, measure, reference
+from pushforward.evaluation.reference import Reference
+from pushforward.labs import Finding, Verdict
+from pushforward.labs.drawing import panels
+from pushforward.model import GenerativeModel
+from pushforward.report.figures import COLOURS
+from pushforward.runs import Run
+from pushforward.training.checkpoint import write_atomic
+from pushforward.training.trainer import Trainer
+
+Rows = dict[str, list[dict[str, float]]]
+"""What is compared -> figures of each seed."""
+Look = Callable[[GenerativeModel, Tensor, Reference], dict[str, float]]
+"""Model, its samples as bytes and the real side -> figures."""
+TRIAL = 10  # steps that are timed where the learning rate must know how many there will be
+
+
+def config_of(recipe: str, settings: Sequence[str], *, data: str, seed: int) -> RunConfig:
+    """A resolved run, its precision decided."""
+    return runs.with_precision(build.resolve(load_recipe(recipe, [*settings, f"train.seed={seed}"], data=data)))
+
+
+def train_for(config: RunConfig, data: ImageSet, cpu_seconds: float) -> Trainer:
+    """A trainer that has used up its CPU seconds.
+
+    A learning rate that changes over the run needs the number of steps beforehand; it is then found by a trial of a few steps.
+
+    Raises:
+        ConfigError: no time at all, or a recipe without averaged weights, by which runs are judged.
+        Diverged: as the trainer finds it.
+    """
+    if not cpu_seconds > 0:
+        raise ConfigError(f"cpu_seconds={cpu_seconds}: must be above 0.")
+    if config.train.ema is None:
+        raise ConfigError("labs judge averaged weights; train.ema must be set.")
+    most = 10**9
+    if runs.changing(config.train):
+        trial = runs.make_trainer(config, data)
+        began, steps = time.process_time(), 0
+        for _ in trial.steps(TRIAL):
+            steps += 1
+            if time.process_time() - began > 0.2 * cpu_seconds:
+                break
+        most = max(1, int(cpu_seconds * steps / (time.process_time() - began)))
+        config = config.model_copy(update={"train": config.train.model_copy(update={"steps": most})})
+    trainer = runs.make_trainer(config, data)
+    began = time.process_time()
+    for report in trainer.steps(most):
+        if most == 10**9 and time.process_time() - began >= cpu_seconds and report.step > 1:
+            break
+    return trainer
+
+
+@contextmanager
+def averaged(trainer: Trainer) -> Iterator[GenerativeModel]:
+    """The trainer's model with its averaged weights, in evaluation mode."""
+    assert trainer.ema is not None
+    with trainer.ema.swapped_in():
+        trainer.model.settle()
+        yield trainer.model.eval()
+
+
+def trained(
+    given: str, recipes: Sequence[str], *, data: str, cpu_seconds: float, seed: int, out: Path, change: Callable[[ImageSet], ImageSet] | None = None
+) -> dict[str, Run]:  # fmt: skip
+    """Runs of comma-separated folders, or of recipes that are trained for a while into OUT/runs and found there by a later call.
+
+    Args:
+        given: The folders.
+        recipes: What is trained when there are none.
+        data: On what.
+        cpu_seconds: How long, each.
+        seed: Of training.
+        out: The lab's folder.
+        change: Of the training images; such runs lie in OUT/changed.
+    """
+    if given:
+        folders = [Path(p.strip()) for p in given.split(",") if p.strip()]
+        return {p.resolve().name: runs.load_run(p) for p in folders}
+    found = {}
+    for recipe in recipes:
+        config = config_of(recipe, (), data=data, seed=seed)
+        key = _key(config, cpu_seconds)
+        folder = out / ("runs" if change is None else "changed") / recipe.replace("/", "-")
+        stamp = folder / "trained.json"
+        if not stamp.exists() or json.loads(stamp.read_text()) != key:
+            found_images = images_of(config)
+            trainer = train_for(config, found_images if change is None else change(found_images), cpu_seconds)
+            trainer.save(folder / "checkpoints", keep=1)
+            write_atomic(folder / "config.toml", dump(config))
+            write_atomic(stamp, json.dumps(key))
+        found[recipe] = runs.load_run(folder)
+    return found
+
+
+def images_of(config: RunConfig, split: str = "train") -> ImageSet:
+    """A run's images.
+
+    Raises:
+        DataError: they are no grey images of 28 x 28, which these labs look at.
+    """
+    data = runs.load_data(config, split)
+    if not isinstance(data, ImageSet) or data.shape != (1, 28, 28):
+        raise DataError(f"{config.data.name}: this lab looks at grey images of 28 x 28; there are mnist-5k and mnist.")
+    return data
+
+
+def contest(
+    out: Path,
+    entries: Mapping[str, Sequence[str]],
+    *,
+    data: str,
+    seeds: int,
+    cpu_seconds: float,
+    n: int,
+    look: Look | None = None,
+    change: Callable[[str, ImageSet], ImageSet] | None = None,
+    undo: Callable[[str, Tensor], Tensor] | None = None,
+    quiet: bool = False,
+) -> Rows:
+    """Train and judge every entry with every seed.
+
+    Args:
+        out: Folder; outcomes are kept in cells/, the samples of seed 0 as a grid each.
+        entries: Name -> recipe and settings.
+        data: What all train on and are judged by.
+        seeds: 0, 1, ...
+        cpu_seconds: Of training, each.
+        n: Samples judged of each.
+        look: More figures than the usual ones.
+        change: Entry and training images -> those that it is trained on.
+        undo: Entry and samples in the model's range -> samples in [-1, 1].
+        quiet: Show no progress.
+
+    Raises:
+        ConfigError: fewer than two seeds, which no test can tell apart.
+    """
+    if seeds < 2:
+        raise ConfigError(f"seeds={seeds}: at least 2, or no difference can be told from chance.")
+    side = reference(data, n=n)
+    rows: Rows = {name: [] for name in entries}
+    for seed in range(seeds):
+        for name, (recipe, *settings) in entries.items():
+            config = config_of(recipe, settings, data=data, seed=seed)
+            key = _key(config, cpu_seconds) | {"n": n, "extractor": side.by.sha256}
+            file = out / "cells" / f"{_plain(name)}-{seed}.json"
+            kept = json.loads(file.read_text()) if file.exists() else {}
+            if kept.get("about") != key:
+                found = images_of(config)
+                row = _one(
+                    config,
+                    found if change is None else change(name, found),
+                    cpu_seconds,
+                    n,
+                    side,
+                    look,
+                    undo,
+                    name,
+                    out,
+                )
+                file.parent.mkdir(parents=True, exist_ok=True)
+                kept = {"about": key, "row": row}
+                write_atomic(file, json.dumps(kept))
+            rows[name].append(kept["row"])
+            if not quiet:
+                print(f"{name} seed {seed}: " + ", ".join(f"{k} {v:.3g}" for k, v in kept["row"].items()), flush=True)
+    write_atomic(
+        out / "contest.json", json.dumps({"data": data, "cpu_seconds": cpu_seconds, "n": n, "rows": rows}, indent=1)
+    )
+    return rows
+
+
+def _one(config: RunConfig, data: ImageSet, cpu_seconds: float, n: int, side: Reference, look: Look | None, undo: Callable[[str, Tensor], Tensor] | None, name: str, out: Path) -> dict[str, float]:  # fmt: skip
+    try:
+        trainer = train_for(config, data, cpu_seconds)
+        with averaged(trainer) as model:
+            x = runs.sample(model, n, seed=config.train.seed)
+            x = to_bytes(x if undo is None else undo(name, x))
+            if config.train.seed == 0:
+                save_grid(x[:40], out / f"{_plain(name)}.png", columns=10)
+            return {
+                "diverged": 0.0,
+                "steps": float(trainer.step),
+                **usual(x, side),
+                **(look(model, x, side) if look else {}),
+            }
+    except Diverged:
+        return {"diverged": 1.0}
+
+
+def usual(x: Tensor, side: Reference) -> dict[str, float]:
+    """Frechet distance, precision, recall, entropy of the classes, share of ones and sharpness of samples."""
+    values = measure(Sides(side.real, side.by(x), side.floor["floor"]), ["frechet", "precision-recall", "classes"])
+    kept = {k: values[k].value for k in ("frechet", "precision", "recall", "class entropy")}
+    return kept | {"ones": values["class 1"].value, "sharpness": sharpness(x)}
+
+
+def sharpness(x: Tensor) -> float:
+    """Mean squared second difference over mean square: blurred images have less, noisy ones more; images (n, c, h, w) as bytes.
+
+    Example:
+        >>> sharpness(torch.full((1, 1, 4, 4), 9, dtype=torch.uint8))
+        0.0
+    """
+    light = (to_model(x) + 1) / 2
+    kernel = torch.tensor([[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]])[None, None]
+    bent = F.conv2d(light.flatten(0, 1)[:, None], kernel)
+    return float(bent.double().square().mean() / light.double().square().mean().clamp_min(1e-12))
+
+
+def figures(rows: Rows, name: str, figure: str) -> list[float]:
+    """One figure of one entry, of the seeds that did not diverge."""
+    return [r[figure] for r in rows[name] if not r["diverged"]]
+
+
+def above(claim: str, a: Sequence[float], b: Sequence[float], *, form: str = ".3g") -> Finding:
+    """Whether a is larger than b on average: Welch's test, one-sided each way at 5 %."""
+    if not a or not b:
+        return Finding(claim, "unclear", "No seed of one of them came to its end.")
+    said = f"{np.mean(a):{form}} against {np.mean(b):{form}}"
+    if np.ptp(a) == 0 and np.ptp(b) == 0:
+        if a[0] == b[0]:
+            return Finding(claim, "unclear", f"{said} on every seed.")
+        return Finding(claim, "supported" if a[0] > b[0] else "not supported", f"{said} on every seed.")
+    if len(a) < 2 or len(b) < 2:
+        return Finding(claim, "unclear", f"{said}, too few seeds.")
+    p = float(stats.ttest_ind(a, b, equal_var=False, alternative="greater").pvalue)
+    return Finding(claim, verdict(p), f"{said} over {len(a)} seeds, p = {p:.2g} (Welch, one-sided).")
+
+
+def below(claim: str, a: Sequence[float], b: Sequence[float], *, form: str = ".3g") -> Finding:
+    """Whether a is smaller than b on average; see `above`."""
+    found = above(claim, [-v for v in a], [-v for v in b], form=form)
+    if not a or not b:
+        return found
+    said = f"{np.mean(a):{form}} against {np.mean(b):{form}}"
+    rest = found.evidence[len(f"{-np.mean(a):{form}} against {-np.mean(b):{form}}") :]
+    return Finding(claim, found.verdict, said + rest)
+
+
+def more_often(claim: str, rows: Rows, a: str, b: str) -> Finding:
+    """Whether more seeds of a than of b diverged: Fisher's exact test, one-sided."""
+    lost = {name: sum(r["diverged"] for r in rows[name]) for name in (a, b)}
+    table = [[lost[a], len(rows[a]) - lost[a]], [lost[b], len(rows[b]) - lost[b]]]
+    p, less = (float(stats.fisher_exact(table, alternative=side)[1]) for side in ("greater", "less"))
+    said = f"{lost[a]:g} of {len(rows[a])} seeds with {a}, {lost[b]:g} of {len(rows[b])} with {b}, p = {p:.2g} (Fisher, one-sided)."
+    return Finding(claim, "supported" if p < 0.05 else "not supported" if less < 0.05 else "unclear", said)
+
+
+def verdict(p: float) -> Verdict:
+    """Of a one-sided p-value."""
+    return "supported" if p < 0.05 else "not supported" if p > 0.95 else "unclear"
+
+
+def draw(rows: Rows, shown: Mapping[str, str], path: Path) -> None:
+    """A panel a figure: a dot each seed, a bar at the mean, in the entries' order."""
+    with panels(path, len(shown), width=3.4, height=1.0 + 0.32 * len(rows)) as axes:
+        for ax, (figure, title) in zip(axes, shown.items(), strict=False):
+            for i, name in enumerate(rows):
+                values = figures(rows, name, figure)
+                if values:
+                    ax.plot(values, [i] * len(values), "o", color=COLOURS[i % len(COLOURS)], ms=5, alpha=0.7)
+                    ax.plot([np.mean(values)] * 2, [i - 0.3, i + 0.3], color=COLOURS[i % len(COLOURS)], lw=2)
+            ax.set(title=title, yticks=range(len(rows)), ylim=(len(rows) - 0.5, -0.5))
+            ax.set_yticklabels(list(rows) if ax is axes[0] else [], fontsize=8)
+
+
+def _key(config: RunConfig, cpu_seconds: float) -> dict[str, object]:
+    whole = json.dumps(config.model_dump(mode="json", exclude={"about", "expect"}), sort_keys=True)
+    return {"config": hashlib.sha256(whole.encode()).hexdigest()[:16], "cpu_seconds": cpu_seconds}
+
+
+def _plain(name: str) -> str:
+    return "".join(c if c.isalnum() else "-" for c in name).strip("-")

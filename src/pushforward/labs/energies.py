@@ -1,0 +1,55 @@
+"""What labs of energy models look at: how far chains from data go, and when chains from noise have become a digit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from pushforward.build import change_sampler
+from pushforward.data.images import to_bytes, to_model
+from pushforward.evaluation.reference import Reference
+from pushforward.families.energy.model import EnergyModel
+from pushforward.labs.contest import Look, config_of, images_of
+from pushforward.metrics.features import extractor
+from pushforward.model import GenerativeModel
+from pushforward.randomness import SampleStream
+
+SURE, EVERY = 0.9, 16  # probability from which a digit is recognised, and moves between looks
+
+
+def drift(model: EnergyModel, start: Tensor, moves: Sequence[int], *, seed: int = 0) -> dict[int, float]:
+    """Mean L2 distance of chains from where they began, in the model's range, after some numbers of moves."""
+    change_sampler(model, None, [f"steps={max(moves)}"])
+    chains = model.walk(start, generator=SampleStream(seed, torch.arange(len(start))))
+    return {k: float((c.x - start).flatten(1).norm(dim=1).mean()) for k, c in enumerate(chains, 1) if k in moves}
+
+
+def recognised(model: EnergyModel, n: int, moves: int, *, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Chains from noise: the digit that each ends as, and the moves after which it was recognised and stayed so, (n,) each; -1 where it never was."""
+    change_sampler(model, None, [f"steps={moves}"])
+    by, seen = extractor("digits"), []
+    for k, x in enumerate(model.trajectory(n, generator=SampleStream(seed, torch.arange(n)))):
+        if k % EVERY == 0:
+            logits = by(to_bytes(x)).logits
+            assert logits is not None
+            seen.append(logits.softmax(dim=1))
+    path = torch.stack(seen)  # (looks, chains, classes)
+    last = path[-1].argmax(dim=1)
+    sure = path.gather(2, last.expand(len(path), -1)[..., None]).squeeze(2) >= SURE
+    held = sure.int().flip(0).cumprod(0).sum(0)  # looks from the end for which it was sure
+    return last, torch.where(held > 0, EVERY * (len(path) - held), -1)
+
+
+def energy_figures(data: str, recipe: str, *, chains: int = 100, moves: int = 256) -> Look:
+    """Figures of an energy model beside the usual ones: drift of chains from test images, and the size of their energy."""
+    start = to_model(images_of(config_of(recipe, (), data=data, seed=0), "test").images[:chains])
+
+    def look(model: GenerativeModel, x: Tensor, side: Reference) -> dict[str, float]:
+        assert isinstance(model, EnergyModel)
+        with torch.no_grad():
+            size = float(model.energy(start).double().square().mean().sqrt())
+        return {"drift": drift(model, start, [moves])[moves], "size of the energy": size}
+
+    return look

@@ -1,0 +1,103 @@
+"""A diffusion model that minimised its loss would copy its training images. When does a trained one?
+
+The same network is trained for the same time on more and more images. A sample counts as a copy if its nearest training image is three times nearer (L2) than the second nearest: a rule that real images,
+which are copies of none, hardly ever meet.
+
+Reference: Yoon et al. 2023, "Diffusion probabilistic models generalize when they fail to memorize"; Gu et al. 2023, arXiv 2310.02664.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pushforward import runs
+from pushforward.data.images import save_grid, to_bytes
+from pushforward.errors import ConfigError
+from pushforward.labs import Finding
+from pushforward.labs.contest import averaged, config_of, images_of, train_for
+from pushforward.labs.drawing import panels
+from pushforward.report.figures import COLOURS
+from pushforward.training.checkpoint import write_atomic
+
+RATIO = 1 / 3
+
+
+def run(
+    out: Path, *, data: str = "mnist-5k", sizes: str = "16,64,256,1024,4096", width: int = 64, cpu_seconds: float = 300.0, n: int = 200, seed: int = 0, quiet: bool = False
+) -> list[Finding]:  # fmt: skip
+    """Train on growing sets, sample, and look for copies.
+
+    Args:
+        out: Folder of memorisation.json, memorisation.png and, for each size, samples above their nearest training images.
+        data: Whose first images are taken.
+        sizes: Numbers of training images, comma-separated.
+        width: Of the network.
+        cpu_seconds: Of training, each.
+        n: Samples looked at.
+        seed: Of all.
+        quiet: Show no progress.
+    """
+    counts = sorted({int(s) for s in sizes.split(",") if s.strip().isdigit()})
+    config = config_of("diffusion/edm", [f"model.network.width={width}"], data=data, seed=seed)
+    whole, test = images_of(config), images_of(config, "test")
+    if len(counts) < 2 or counts[0] < 3 or counts[-1] > len(whole):
+        raise ConfigError(f"sizes={sizes}: give at least two numbers between 3 and {len(whole)}, which {data} has.")
+    order = torch.randperm(len(whole), generator=torch.Generator().manual_seed(seed))
+    rows: dict[int, dict[str, float]] = {}
+    for size in counts:
+        data_set = whole.subset(order[:size])
+        again = -(-config.train.batch_size // size)  # a few images fill a batch together
+        trainer = train_for(config, data_set.subset(torch.arange(size).repeat(again)), cpu_seconds)
+        with averaged(trainer) as model:
+            x = to_bytes(runs.sample(model, n, seed=seed))
+        nearest, second, which = neighbours(x, data_set.images)
+        other, _, _ = neighbours(x, test.images)
+        control, control_second, _ = neighbours(test.images[:n], data_set.images)
+        rows[size] = {
+            "copies": float((nearest < RATIO * second).double().mean()),
+            "real copies": float((control < RATIO * control_second).double().mean()),
+            "to training": float(nearest.mean()),
+            "to test": float(other.mean()),
+            "steps": trainer.step,
+        }
+        save_grid(torch.stack([x[:16], data_set.images[which[:16]]]).flatten(0, 1), out / f"of-{size}.png", columns=16)
+        if not quiet:
+            print(f"{size} images: {rows[size]['copies']:.1%} copies after {trainer.step} steps", flush=True)
+    write_atomic(out / "memorisation.json", json.dumps(rows, indent=1))
+    with panels(out / "memorisation.png", 2) as (left, right):
+        left.semilogx(counts, [r["copies"] for r in rows.values()], "o-", color=COLOURS[0], label="samples")
+        left.semilogx(counts, [r["real copies"] for r in rows.values()], "o--", color=COLOURS[2], label="test images")
+        left.set(title="share of copies", xlabel="training images", ylim=(-0.03, 1.03))
+        left.legend(fontsize=8)
+        right.semilogx(
+            counts, [r["to training"] for r in rows.values()], "o-", color=COLOURS[0], label="training image"
+        )
+        right.semilogx(counts, [r["to test"] for r in rows.values()], "o-", color=COLOURS[1], label="test image")
+        right.set(title="distance of samples to the nearest", xlabel="training images", ylabel="L2 in bytes / 255")
+        right.legend(fontsize=8)
+    return findings({k: r["copies"] for k, r in rows.items()}, {k: r["real copies"] for k, r in rows.items()}, n)
+
+
+def neighbours(x: Tensor, to: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Distances of images (n, ...) to the nearest and second nearest of others, and which the nearest is; bytes over 255, L2."""
+    distance = torch.cdist(x.flatten(1).float() / 255, to.flatten(1).float() / 255)
+    found = distance.topk(2, dim=1, largest=False)
+    return found.values[:, 0], found.values[:, 1], found.indices[:, 0]
+
+
+def findings(copies: dict[int, float], real: dict[int, float], n: int) -> list[Finding]:
+    """Few images are copied, many are not, and the share falls between."""
+    least, most = min(copies), max(copies)
+    said = ", ".join(f"{k}: {v:.1%}" for k, v in copies.items())
+    error = float(np.sqrt(max(copies[most] * (1 - copies[most]), 1 / n) / n))
+    falling = all(b <= a + 2 * error for a, b in zip(list(copies.values()), list(copies.values())[1:], strict=False))
+    return [
+        Finding(f"Trained on {least} images, most samples are copies.", "supported" if copies[least] > 0.5 else "not supported", f"{copies[least]:.1%} of {n}."),
+        Finding("The share of copies falls as the data grow.", "supported" if falling and copies[most] < copies[least] else "not supported", f"{said}."),
+        Finding(f"Trained on {most} images, samples are copies no more often than test images are.", "supported" if copies[most] <= real[most] + 2 * error else "not supported", f"{copies[most]:.1%} against {real[most]:.1%}."),
+    ]  # fmt: skip

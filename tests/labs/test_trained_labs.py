@@ -1,0 +1,319 @@
+"""Labs of trained models: their verdicts follow from the numbers, their small measures are right, and a contest keeps what it trained."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy import integrate, stats
+
+from pushforward.errors import ConfigError
+from pushforward.families.diffusion.schedules import VP
+from pushforward.labs import (
+    Finding,
+    anomaly,
+    bits_per_dim,
+    can_you_tell,
+    consistency,
+    contest,
+    energy_regulariser,
+    langevin_steps,
+    memorisation,
+    mixture_priors,
+    normalisation,
+    ood_paradox,
+    precision_recall_plane,
+    regularisers,
+    rejection_sampling,
+    solvers_order,
+    swish_vs_relu,
+    vanilla_vs_lsgan_vs_dcgan,
+)
+from pushforward.metrics.measurement import Measurement
+from pushforward.theory.diffusion import gaussian_flow
+
+YES, NO, MAYBE = "supported", "not supported", "unclear"
+
+
+def verdicts(found: list[Finding]) -> list[str]:
+    return [f.verdict for f in found]
+
+
+def rows(**means: float | dict[str, float]) -> contest.Rows:
+    """Three seeds about each mean, a hundredth apart."""
+    out: contest.Rows = {}
+    for name, figures in means.items():
+        table = figures if isinstance(figures, dict) else {"frechet": figures}
+        out[name] = [{"diverged": 0.0, **{k: v * f for k, v in table.items()}} for f in (0.99, 1.0, 1.01)]
+    return out
+
+
+def test_what_differs_is_tested() -> None:
+    a, b = [1.0, 1.1, 0.9], [2.0, 2.2, 1.9]
+    assert verdicts([contest.above("", b, a), contest.above("", a, b), contest.above("", a, a)]) == [YES, NO, MAYBE]
+    assert verdicts([contest.below("", a, b), contest.below("", b, a), contest.below("", [], b)]) == [YES, NO, MAYBE]
+    p = stats.ttest_ind(b, a, equal_var=False, alternative="greater").pvalue
+    assert contest.above("", b, a).evidence == f"2.03 against 1 over 3 seeds, p = {p:.2g} (Welch, one-sided)."
+    assert contest.below("", a, b).evidence == f"1 against 2.03 over 3 seeds, p = {p:.2g} (Welch, one-sided)."
+    assert verdicts([contest.above("", [1.0], [0.5]), contest.above("", [1.0, 1.0], [0.5, 0.5])]) == [YES, YES]
+    assert contest.above("", [1.0], [0.5, 0.6]).verdict == MAYBE
+    lost = {"a": [{"diverged": 1.0}] * 5, "b": [{"diverged": 0.0, "frechet": 1.0}] * 5}
+    said = [
+        contest.more_often("", lost, "a", "b"),
+        contest.more_often("", lost, "b", "a"),
+        contest.more_often("", lost, "a", "a"),
+    ]
+    assert verdicts(said) == [YES, NO, MAYBE]
+    assert contest.figures(lost, "a", "frechet") == []
+
+
+def test_verdicts_of_gan_labs() -> None:
+    names = list(normalisation.ENTRIES)
+    good = dict(zip(names, (100.0, 150.0, 200.0, 900.0, 180.0), strict=True))
+    assert verdicts(normalisation.findings(rows(**good))) == [YES] * 4
+    bad = dict(zip(names, (200.0, 150.0, 100.0, 210.0, 100.0), strict=True))
+    assert verdicts(normalisation.findings(rows(**bad))) == [NO] * 4
+
+    def three(vanilla: float, lsgan: float, dcgan: float, ones: float) -> contest.Rows:
+        each = {"vanilla": vanilla, "lsgan": lsgan, "dcgan": dcgan}
+        return rows(**{k: {"frechet": v, "recall": 1 / v, "ones": ones, "sharpness": 1 + v} for k, v in each.items()})
+
+    assert verdicts(vanilla_vs_lsgan_vs_dcgan.findings(three(3.0, 2.0, 1.0, 0.3), 0.1, 1.0)) == [YES] * 5
+    assert verdicts(vanilla_vs_lsgan_vs_dcgan.findings(three(1.0, 2.0, 3.0, 0.05), 0.1, 1.0)) == [NO] * 5
+
+    alone = {"none": 100.0, "r1": 50.0, "lecam": 90.0, "bcr": 80.0}
+    pairs = {"r1 + lecam": 40.0, "r1 + bcr": 60.0, "lecam + bcr": 80.0}
+    assert verdicts(regularisers.findings(rows(**alone, **pairs))) == [YES, YES, YES, YES, NO, MAYBE]
+
+    found = {"none": 100.0, "CR": 90.0, "bCR": 80.0}
+    found |= {f"zCR, sigma {s:g}": 100 - 100 * s for s in consistency.SIGMAS} | {
+        f"ICR, sigma {s:g}": 150.0 for s in consistency.SIGMAS
+    }
+    assert verdicts(consistency.findings(rows(**found))) == [YES] * 5
+    wrong = (
+        {"none": 100.0, "CR": 110.0, "bCR": 120.0}
+        | {k: 130.0 for k in found if k.startswith("zCR")}
+        | {k: 50.0 for k in found if k.startswith("ICR")}
+    )
+    assert verdicts(consistency.findings(rows(**wrong))) == [NO, NO, NO, NO, MAYBE]
+
+    def priors(normal: float, circle: float, uniform: float, dynamic: float) -> contest.Rows:
+        each = {"normal": normal, "circle": circle, "uniform": uniform, "dynamic": dynamic}
+        return rows(**{k: {"frechet": v, "recall": 1 / v} for k, v in each.items()})
+
+    assert verdicts(mixture_priors.findings(priors(100.0, 50.0, 60.0, 70.0))) == [YES] * 5
+    assert verdicts(mixture_priors.findings(priors(50.0, 100.0, 60.0, 70.0))) == [NO] * 5
+
+
+def test_verdicts_of_rejection_and_of_the_plane() -> None:
+    def ways(*frechet: float, proposals: float = 5.0) -> list[rejection_sampling.Ways]:
+        return [
+            {w: {"frechet": f * e, "precision": e / f, "proposals": proposals, "acceptance": 0.2} | dict.fromkeys(("recall", "density", "coverage", "class entropy"), 0.5) for w, f in zip(rejection_sampling.WAYS, frechet, strict=True)}
+            for e in (0.99, 1.0, 1.01)
+        ]  # fmt: skip
+
+    assert verdicts(rejection_sampling.findings(ways(100, 90, 80, 85, 80))) == [YES] * 5
+    assert verdicts(rejection_sampling.findings(ways(80, 90, 100, 95, 100, proposals=50.0))) == [NO] * 5
+    lost = [{k: v for k, v in row.items() if k in ("plain", "mh")} for row in ways(100, 90, 80, 85, 80)]
+    assert verdicts(rejection_sampling.findings(lost)) == [MAYBE, YES, MAYBE, MAYBE, NO]
+
+    def at(precision: float, recall: float, frechet: float) -> dict[str, Measurement]:
+        values = {"precision": precision, "recall": recall, "frechet": frechet}
+        return {k: Measurement(v, 2.0 if k == "frechet" else 0.01, "given", 10, 10) for k, v in values.items()}
+
+    turned = {
+        k: {"plain": at(0.7, 0.7, 50.0), "1": at(0.75, 0.6, 40.0), "2": at(0.9, 0.3, 90.0)}
+        for k in ("truncation", "best of")
+    }
+    assert verdicts(precision_recall_plane.findings(turned)) == [YES] * 5
+    turned = {"truncation": {"plain": at(0.9, 0.3, 50.0), "1": at(0.7, 0.7, 70.0)}}
+    assert verdicts(precision_recall_plane.findings(turned)) == [NO, NO, NO]
+
+
+def test_verdicts_of_diffusion_and_judging_labs() -> None:
+    stated = {k: float(order) for k, (_, order) in solvers_order.STATED.items()}
+    few = {"DDIM": 0.1, "Euler": 0.1, "Heun": 0.2, "DPM-Solver++(2M)": 0.01, "UniPC-1": 0.05, "UniPC-2": 0.02}
+    assert set(verdicts(solvers_order.findings(stated, few))) == {YES}
+    assert set(verdicts(solvers_order.findings({k: v - 0.5 for k, v in stated.items()}, few | {"Heun": 0.001}))) == {NO}
+    real = {16: 0.0, 4096: 0.0}
+    assert verdicts(memorisation.findings({16: 0.9, 4096: 0.0}, real, 200)) == [YES] * 3
+    assert verdicts(memorisation.findings({16: 0.1, 4096: 0.4}, real, 200)) == [NO] * 3
+
+    def told(control: float, good: float, bad: float, features: float) -> can_you_tell.Table:
+        return {
+            can_you_tell.CONTROL: {"classifier": control, "neighbours": 0.5, "frechet": 3.0},
+            "good": {"classifier": good, "neighbours": features, "frechet": 50.0},
+            "bad": {"classifier": bad, "neighbours": features, "frechet": 90.0},
+        }
+
+    assert verdicts(can_you_tell.findings(told(0.5, 0.8, 0.9, 0.6), 1000)) == [YES] * 4
+    assert verdicts(can_you_tell.findings(told(0.7, 0.9, 0.51, 0.9), 1000)) == [NO, NO, NO, NO]
+
+
+def test_verdicts_of_energy_labs() -> None:
+    def energy(**frechet: float) -> contest.Rows:
+        return rows(**{k: {"frechet": v, "drift": v, "size of the energy": v} for k, v in frechet.items()})
+
+    assert verdicts(swish_vs_relu.findings(energy(swish=50.0, relu=80.0))) == [MAYBE, YES, YES]
+    assert verdicts(swish_vs_relu.findings(energy(swish=80.0, relu=50.0))) == [MAYBE, NO, NO]
+    assert verdicts(energy_regulariser.findings(energy(none=80.0, **{"0.1": 5.0, "1": 9.0}))) == [MAYBE, YES, YES, YES]
+    assert verdicts(energy_regulariser.findings(energy(none=4.0, **{"0.1": 5.0, "1": 3.0}))) == [MAYBE, NO, NO, NO]
+
+    def watched(share: float, chains: int, late: float) -> langevin_steps.Found:
+        return {str(d): {"chains": chains if d == 4 else 50, "in time": share, "0.5": 100.0} for d in range(10)} | {
+            "9": {"chains": 50, "in time": share, "0.5": late}
+        }
+
+    spoilt = {"256": {"frechet": 50.0}, "2048": {"frechet": 80.0}}
+    assert verdicts(langevin_steps.findings(spoilt, watched(0.99, 50, 100.0), {2048: 3.0})) == [YES] * 4
+    better = {"256": {"frechet": 80.0}, "2048": {"frechet": 50.0}}
+    assert verdicts(langevin_steps.findings(better, watched(0.5, 0, 100.0), {2048: 11.5})) == [NO] * 4
+    assert verdicts(langevin_steps.findings(better, watched(0.5, 50, 300.0), {2048: 11.5}))[1] == NO
+    same = {"256": {"frechet": 50.0}, "2048": {"frechet": 51.0}}
+    assert verdicts(langevin_steps.findings(same, watched(0.9, 50, 100.0), {2048: 3.0})) == [MAYBE, YES, MAYBE, YES]
+
+    good = dict.fromkeys(anomaly.GOALS, 0.99)
+    assert verdicts(anomaly.findings({"energy": good, "flow": dict.fromkeys(good, 0.4)})) == [YES] * 3
+    assert verdicts(anomaly.findings({"energy": dict.fromkeys(good, 0.6), "flow": good})) == [NO] * 3
+
+
+def test_verdicts_of_flow_labs() -> None:
+    def flows(one: float, two: float, gap: float, cool: float) -> contest.Rows:
+        return rows(
+            **{
+                k: {"test bits": v, "train bits": v - gap, "frechet": 100.0, "cool frechet": cool}
+                for k, v in (("one scale", one), ("two scales", two))
+            }
+        )
+
+    assert verdicts(bits_per_dim.findings(flows(1.5, 1.2, 0.1, 50.0), 1.8)) == [YES] * 4
+    assert verdicts(bits_per_dim.findings(flows(1.5, 1.9, -0.1, 150.0), 1.8)) == [NO] * 4
+
+    def scored(likelihood: float, typicality: float, ratio: float) -> dict[str, float]:
+        return {"bits": 1.0, "likelihood": likelihood, "error": 0.01, "typicality": typicality, "ratio": ratio}
+
+    table = {"black": scored(0.0, 0.99, 0.95), "fog": scored(1.0, 1.0, 1.0)}
+    assert verdicts(ood_paradox.findings(table, 1.5)) == [YES, YES, YES]
+    assert verdicts(ood_paradox.findings(table | {"mnist": scored(0.49, 0.5, 0.5)}, 1.5, "mnist")) == [
+        YES,
+        NO,
+        YES,
+        YES,
+    ]
+    assert verdicts(ood_paradox.findings(table | {"half size": scored(0.1, 0.5, 0.4)}, 1.5)) == [YES, MAYBE, MAYBE]
+    assert verdicts(ood_paradox.findings({"fog": scored(1.0, 1.0, 1.0)}, 1.5)) == [NO, MAYBE, MAYBE]
+
+
+# --- small measures ---------------------------------------------------------------------------------------------
+
+
+def test_judges_tell_what_differs_and_only_that() -> None:
+    g = torch.Generator().manual_seed(0)
+    a, b = (torch.randint(256, (300, 1, 28, 28), generator=g, dtype=torch.uint8) for _ in range(2))
+    assert abs(can_you_tell.classifier_accuracy(a, b, steps=60) - 0.5) < 4 * 0.5 / 300**0.5
+    assert can_you_tell.classifier_accuracy(a, b // 2, steps=60) > 0.95
+    x, y = (torch.randn(400, 5, generator=g) for _ in range(2))
+    assert abs(can_you_tell.neighbour_accuracy(x, y) - 0.5) < 4 * 0.5 / 800**0.5
+    assert can_you_tell.neighbour_accuracy(x, y + 20) == 1.0
+
+
+def test_a_judge_leaves_the_global_generator_alone() -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    x = torch.zeros(40, 1, 28, 28, dtype=torch.uint8)
+    can_you_tell.classifier_accuracy(x, x, steps=2)
+    assert torch.equal(torch.rand(2), expected)
+
+
+def test_independent_bits_is_the_entropy_of_independent_pixels() -> None:
+    g = torch.Generator().manual_seed(0)
+    share = torch.tensor([0.5, 0.1]).view(2, 1, 1)
+    train, test = ((torch.rand(20_000, 2, 1, 1, generator=g) < share).to(torch.uint8) * 200 for _ in range(2))
+    entropy = np.mean([stats.entropy([p, 1 - p], base=2) for p in (0.5, 0.1)])
+    assert bits_per_dim.independent_bits(train, test) == pytest.approx(entropy, abs=0.01)
+    assert bits_per_dim.independent_bits(train[:0], test) == pytest.approx(8.0)  # nothing seen: every byte alike
+
+
+def test_neighbours_and_sharpness_by_hand() -> None:
+    images = torch.tensor([0, 255, 51]).to(torch.uint8).view(3, 1, 1, 1)
+    nearest, second, which = memorisation.neighbours(images[:1] + 10, images)
+    assert nearest.item() == pytest.approx(10 / 255) and second.item() == pytest.approx(41 / 255) and which.item() == 0
+    point = torch.zeros(1, 1, 5, 5, dtype=torch.uint8)
+    point[0, 0, 2, 2] = 255
+    # second differences of a unit point over the 3 x 3 middle: -4 and four ones, mean square 20 / 9; mean square 1 / 25
+    assert contest.sharpness(point) == pytest.approx(20 / 9 * 25, rel=1e-4)
+
+
+def test_the_gaussian_flow_solves_its_ode() -> None:
+    schedule, mean, variance = VP(), torch.tensor([1.0, -2.0]).double(), torch.tensor([0.3, 4.0]).double()
+    x = torch.tensor([[0.5, -1.0], [2.0, 0.1]]).double()
+
+    def slope(
+        t: float, flat: np.ndarray
+    ) -> np.ndarray:  # f(t) x - g(t)^2 / 2 score, from d alpha / dt and d sigma^2 / dt
+        h = 1e-5
+        (a, s), (a1, s1), (a0, s0) = (schedule(torch.tensor(v).double()) for v in (t, t + h, t - h))
+        drift = (a1 - a0) / (2 * h) / a
+        g2 = (s1**2 - s0**2) / (2 * h) - 2 * drift * s**2
+        z = torch.from_numpy(flat).view(-1, 2)
+        return (drift * z + g2 / 2 * (z - a * mean) / (a**2 * variance + s**2)).flatten().numpy()
+
+    solved = integrate.solve_ivp(slope, (0.8, 0.2), x.flatten().numpy(), rtol=1e-10, atol=1e-10).y[:, -1]
+    assert gaussian_flow(mean, variance, schedule, x, 0.8, 0.2).flatten().numpy() == pytest.approx(solved, abs=1e-6)
+
+
+def test_background_images_have_some_pixels_replaced() -> None:
+    from pushforward.data.images import ImageSet
+
+    data = ImageSet(torch.full((200, 1, 28, 28), 100, dtype=torch.uint8), None, "grey")
+    share = float((ood_paradox.mutated(data).images != 100).double().mean())
+    assert share == pytest.approx(ood_paradox.MUTATED, abs=0.01)
+
+
+def test_squeezed_images_come_back() -> None:
+    from pushforward.data.images import ImageSet, to_bytes, to_model
+
+    data = ImageSet(torch.arange(256).repeat(4)[: 28 * 28].to(torch.uint8).view(1, 1, 28, 28), None, "ramp")
+    half = normalisation._squeezed("[0, 1], tanh", data)
+    assert float(to_model(half.images).min()) > 0
+    back = to_bytes(normalisation._back("[0, 1], tanh", to_model(half.images)))
+    assert (back.int() - data.images.int()).abs().max() <= 2
+
+
+# --- contests ---------------------------------------------------------------------------------------------------
+
+
+def test_a_contest_keeps_what_it_trained(tmp_path: Path) -> None:
+    entries = {"a": ("gan/vanilla",), "b": ("gan/vanilla", "model.generator.hidden=[32]")}
+    how = {"data": "mnist-5k", "seeds": 2, "cpu_seconds": 0.05, "n": 40, "quiet": True}
+    found = contest.contest(tmp_path, entries, **how)
+    assert [len(v) for v in found.values()] == [2, 2]
+    assert found["a"][0]["frechet"] != found["a"][1]["frechet"]
+    files = sorted((tmp_path / "cells").iterdir())
+    assert [f.name for f in files] == ["a-0.json", "a-1.json", "b-0.json", "b-1.json"]
+    before = [f.stat().st_mtime_ns for f in files]
+    assert contest.contest(tmp_path, entries, **how) == found
+    assert [f.stat().st_mtime_ns for f in files] == before
+    assert json.loads((tmp_path / "contest.json").read_text())["rows"] == found
+    other = entries | {"b": ("gan/vanilla", "model.generator.hidden=[48]")}
+    contest.contest(tmp_path, other, **how)
+    assert [f.stat().st_mtime_ns == t for f, t in zip(files, before, strict=True)] == [True, True, False, False]
+    with pytest.raises(ConfigError, match="at least 2"):
+        contest.contest(tmp_path, entries, **how | {"seeds": 1})
+    with pytest.raises(ConfigError, match="above 0"):
+        contest.contest(tmp_path, entries, **how | {"cpu_seconds": 0.0})
+
+
+def test_a_rate_that_falls_ends_with_the_time() -> None:
+    """A schedule needs the number of steps beforehand: it comes from a trial, and the run goes all of them."""
+    config = contest.config_of(
+        "gan/vanilla", ["train.schedule='linear'", "model.generator.hidden=[32]"], data="mnist-5k", seed=0
+    )
+    trainer = contest.train_for(config, contest.images_of(config), 0.5)
+    assert trainer.step >= 1
+    rates = [g["lr"] for o in trainer.optimisers.values() for g in o.param_groups]
+    assert all(r == pytest.approx(4e-4 / trainer.step) for r in rates)
