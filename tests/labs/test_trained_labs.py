@@ -263,7 +263,8 @@ def test_the_gaussian_flow_solves_its_ode() -> None:
         return (drift * z + g2 / 2 * (z - a * mean) / (a**2 * variance + s**2)).flatten().numpy()
 
     solved = integrate.solve_ivp(slope, (0.8, 0.2), x.flatten().numpy(), rtol=1e-10, atol=1e-10).y[:, -1]
-    assert gaussian_flow(mean, variance, schedule, x, 0.8, 0.2).flatten().numpy() == pytest.approx(solved, abs=1e-6)
+    high, low = (tuple(float(v) for v in schedule(torch.tensor(t).double())) for t in (0.8, 0.2))
+    assert gaussian_flow(mean, variance, x, high=high, low=low).flatten().numpy() == pytest.approx(solved, abs=1e-6)
 
 
 def test_background_images_have_some_pixels_replaced() -> None:

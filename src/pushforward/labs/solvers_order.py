@@ -65,7 +65,7 @@ def run(out: Path, *, longest: int = 512, points: int = 64, seed: int = 0, quiet
             grid = _levels(schedule, steps)
             counted = Counted(GaussianDenoiser(MEAN, torch.diag(VARIANCE), schedule))
             made = final(solve(counted, x, grid))  # type: ignore[arg-type]
-            truth = gaussian_flow(MEAN, VARIANCE, schedule, x, float(grid[0]), float(grid[-1]))
+            truth = gaussian_flow(MEAN, VARIANCE, x, high=_level(schedule, grid[0]), low=_level(schedule, grid[-1]))
             errors[name][steps] = (counted.evaluations, float((made - truth).square().mean().sqrt()))
     orders = {name: _order(e, longest) for name, e in errors.items()}
     write_atomic(out / "orders.json", json.dumps({"orders": orders, "errors": errors}, indent=1))
@@ -84,6 +84,11 @@ def _levels(schedule: Schedule, steps: int) -> Tensor:
     grid = schedule.time(torch.linspace(math.log(high), math.log(LAST), steps + 1, dtype=torch.float64).exp())
     grid[0] = FIRST
     return grid
+
+
+def _level(schedule: Schedule, t: Tensor) -> tuple[float, float]:
+    alpha, sigma = schedule(t)
+    return float(alpha), float(sigma)
 
 
 def _order(by: dict[int, tuple[int, float]], longest: int) -> float:
