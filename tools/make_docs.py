@@ -13,7 +13,7 @@ from typing import Any
 
 from pushforward.compare.statistics import mean_and_error, paired_difference
 from pushforward.config import recipe_names, recipe_text
-from pushforward.labs import LABS
+from pushforward.labs import LABS, source_of
 from pushforward.report.tables import SHOWN, cell, duration
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -609,12 +609,14 @@ def laboratory() -> str:
         seconds = [f["seconds"] for f in kept.get(name, []) if f.get("seconds") is not None]
         took = duration(max(seconds)) if seconds else "see results.md" if name in kept else "not run yet"
         lines.append(row(f"`{name}`", entry.question, took))
-    lines += ["", "## By claim", "", row("claim", "verdict", "evidence", "lab"), row(*["---"] * 4)]
+    lines += ["", "## By claim", "", row("claim", "source", "evidence", "verdict", "lab"), row(*["---"] * 5)]
     for name in LABS:
         for found in kept.get(name, []):
             data = found["settings"].get("data")
             where = f"`{name}`" + (f", {data}" if len(kept[name]) > 1 else "")
-            lines += [row(f["claim"], f"**{f['verdict']}**", f["evidence"], where) for f in found["findings"]]
+            lines += [
+                row(f["claim"], source_of(name), f["evidence"], f"**{f['verdict']}**", where) for f in found["findings"]
+            ]
     lines += ["", "## Figures", ""]
     for name in LABS:
         for picture in sorted((DOCS / "images").glob(f"lab-{name}*.png")):

@@ -136,3 +136,8 @@ def test_quick_settings_are_settings(name: str) -> None:
     for key, value in labs.LABS[name].quick.items():
         assert key in known
         assert type(value) is type(known[key])
+
+
+@pytest.mark.parametrize("name", labs.LABS)
+def test_every_lab_names_its_source(name: str) -> None:
+    assert any(year in labs.source_of(name) for year in map(str, range(1900, 2027)))

@@ -220,6 +220,7 @@ def run_lab(name: str, out: Path, *, quiet: bool = False, quick: bool = False, *
     about = {
         "lab": name,
         "question": LABS[name].question,
+        "source": source_of(name),
         "settings": whole,
         "pushforward": __version__,
         "seconds": seconds,
@@ -245,6 +246,11 @@ def write_page(folder: Path) -> Path:
 
     texts = {name: _text(name) for name in LABS}
     return write_labs(folder, {name: entry.theme for name, entry in LABS.items()}, texts)
+
+
+def source_of(name: str) -> str:
+    """Where a lab's claims come from, in one line."""
+    return " ".join(_text(name).rpartition("Reference:")[2].split())
 
 
 def _text(name: str) -> str:

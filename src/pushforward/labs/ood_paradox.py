@@ -107,7 +107,8 @@ def _draw(bits: dict[str, Tensor], table: Table, path: Path) -> None:
         left.invert_yaxis()
         left.set(title="bits a dimension by the flow (fewer: likelier)")
         for k, score in enumerate(("likelihood", "typicality", "ratio")):
-            right.plot([row[score] for row in table.values()], range(len(table)), "o", color=COLOURS[k], label=score)
+            heights = [i + 0.22 * (k - 1) for i in range(len(table))]
+            right.plot([row[score] for row in table.values()], heights, "o", ms=5, color=COLOURS[k], label=score)
         right.axvline(0.5, color="#999999", ls="--", lw=1)
         right.set(
             title="AUROC of three scores", yticks=range(len(table)), ylim=(len(table) - 0.5, -0.5), xlim=(-0.03, 1.03)
