@@ -76,6 +76,7 @@ def test_mistakes_are_answered_in_words(run: Path, tmp_path: Path) -> None:
     assert "at least 2" in refused("sample", run, "--set", "steps=1")
     assert "integer" in refused("sample", run, "--set", "steps=many")
     assert "inpaint-box" in refused("restore", run, "--operator", "inpaint")
+    assert "one of them" in refused("restore", run, "--noise", "0.1", "--photons", "20")
     assert "linear operator" in refused("restore", run, "--operator", "phase-retrieval", "--method", "pigdm")
     assert "no run" in refused("restore", tmp_path / "nowhere") or "not a run" in refused("restore", tmp_path)
     said = refused("export", run, "--out", tmp_path / "pipe")

@@ -67,14 +67,14 @@ TRUTH = torch.rand(2, 1, 12, 12, generator=torch.Generator().manual_seed(0)) * 2
 def test_settings_go_to_operator_method_and_solver(tmp_path: Path) -> None:
     settings = ["side=0.25", "iterations=1", "eta=0.5"]
     found, a = restore(model(), TRUTH, operator="inpaint-box", method="mmps", steps=4, draws=3, settings=settings)
-    assert found.options == {"steps": 4, "side": 0.25, "iterations": 1, "eta": 0.5}
+    assert found.options == {"steps": 4, "noise": 0.05, "side": 0.25, "iterations": 1, "eta": 0.5}
     assert found.draws.shape == (3, 2, 1, 12, 12)
     assert found.evaluations == 4
     assert float((found.measured == 0).sum(dim=(1, 2, 3)).max()) == 0  # noise was added everywhere
     again, _ = restore(model(), TRUTH[:1], operator="inpaint-box", method="mmps", steps=4, draws=1, settings=settings)
     torch.testing.assert_close(again.draws[0, 0], found.draws[0, 0], rtol=1e-4, atol=1e-5)  # whatever else is restored
     assert float((found.draws[0] - found.draws[1]).abs().max()) > 0.01
-    write(found, a, tmp_path / "out", operator="inpaint-box", method="mmps", noise=0.05, seed=0)
+    write(found, a, tmp_path / "out", operator="inpaint-box", method="mmps", seed=0)
     table = json.loads((tmp_path / "out/restored.json").read_text())
     by_hand = 10 * np.log10(4 / ((found.draws[0] - TRUTH) ** 2).mean(dim=(1, 2, 3)).numpy())
     np.testing.assert_allclose(table["figures"]["psnr"], by_hand, rtol=1e-5)
@@ -92,6 +92,7 @@ def test_settings_go_to_operator_method_and_solver(tmp_path: Path) -> None:
         ({"operator": "inpaint-bax"}, "inpaint-box"),
         ({"method": "dsp"}, "dps"),
         ({"noise": -1.0}, "--noise"),
+        ({"photons": 0.0}, "--photons"),
         ({"settings": ["sied=0.3"]}, "side"),
         ({"settings": ["side=1.5"]}, "between 0 and 1"),
         ({"settings": ["iterations=0"]}, "at least 1"),
@@ -103,6 +104,21 @@ def test_what_is_wrong_is_said(changes: dict, said: str) -> None:
     table = {"operator": "inpaint-box", "method": "mmps", "steps": 3, "draws": 1} | changes
     with pytest.raises(ConfigError, match=said):
         restore(model(), TRUTH, **table)
+
+
+def test_photons_are_counted_and_the_methods_told_how_noisy_that_is() -> None:
+    """A measured count over the peak is a brightness; its variance is its mean over the peak, four times that in the range [-1, 1]."""
+    words = {"operator": "gaussian-blur", "method": "diffpir", "steps": 3, "draws": 1}
+    truth = torch.zeros(8, 1, 12, 12)  # grey, blurred to grey: brightness one half
+    found, a = restore(model(), truth, photons=50.0, **words)
+    counts = (found.measured + 1) / 2 * 50
+    torch.testing.assert_close(counts, counts.round(), atol=1e-3, rtol=0)
+    seen = a(truth)
+    assert found.options["photons"] == 50.0
+    assert found.options["noise"] == pytest.approx(float((found.measured - seen).std()), rel=0.1)
+    assert restore(model(), truth, photons=5.0, **words)[0].options["noise"] > 2 * found.options["noise"]
+    with pytest.raises(NotSupported, match="brightness"):
+        restore(model(), TRUTH, operator="phase-retrieval", method="dps", photons=50.0)
 
 
 def test_what_does_not_go_together_is_refused() -> None:
@@ -141,7 +157,7 @@ def test_image_files_folders_and_arrays_are_read(tmp_path: Path) -> None:
 
 def test_phase_retrieval_with_noise_has_a_picture(tmp_path: Path) -> None:
     found, a = restore(model(), TRUTH, operator="phase-retrieval", method="dps", steps=3, noise=0.1, draws=2)
-    write(found, a, tmp_path, operator="phase-retrieval", method="dps", noise=0.1, seed=0)
+    write(found, a, tmp_path, operator="phase-retrieval", method="dps", seed=0)
     assert (tmp_path / "restored.png").exists()
     assert bool((found.measured < 0).any())  # what made its logarithm fail
 

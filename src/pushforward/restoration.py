@@ -24,7 +24,7 @@ from pushforward.data.images import save_grid, to_bytes, to_model
 from pushforward.errors import ConfigError, DataError, NotSupported, nearest
 from pushforward.families.diffusion.denoisers import Counted
 from pushforward.families.diffusion.model import Diffusion
-from pushforward.families.diffusion.operators import OPERATORS, Operator, measure
+from pushforward.families.diffusion.operators import OPERATORS, Operator, count_photons, measure
 from pushforward.families.diffusion.posterior import METHODS, sample_posterior
 from pushforward.families.diffusion.solvers import start
 from pushforward.metrics.restoration import psnr, ssim
@@ -78,6 +78,7 @@ def restore(
     method: str,
     steps: int | None = None,
     noise: float = 0.05,
+    photons: float | None = None,
     draws: int = 4,
     settings: Sequence[str] = (),
     seed: int = 0,
@@ -92,6 +93,7 @@ def restore(
         method: Name of the posterior method.
         steps: Levels of its grid; the method's own number when absent.
         noise: Standard deviation of the measurement's noise.
+        photons: Poisson noise in its place: photons counted where it is brightest. The methods, all of Gaussian noise, are told its mean variance over all the measurements.
         draws: Reconstructions of each image.
         settings: KEY=VALUE, options of the operator and of the method.
         seed: Of noise and draws.
@@ -122,7 +124,17 @@ def restore(
     except ValueError as error:
         raise ConfigError(f"{operator}: {error}.") from error
     stream = lambda what, k=0: SampleStream(derive_seed(seed, what, k), torch.arange(len(truth)))  # noqa: E731
-    y = measure(a, truth, noise=noise, generator=stream("noise"))
+    if photons is None:
+        y = measure(a, truth, noise=noise, generator=stream("noise"))
+    else:
+        if operator == "phase-retrieval":
+            raise NotSupported(
+                "photons are counted where a measurement is a brightness; phase retrieval's are amplitudes. Use --noise."
+            )
+        if not 0 < photons < math.inf:
+            raise ConfigError(f"--photons {photons}: above 0 and finite.")
+        y = count_photons(a, truth, peak=photons, generator=stream("noise"))
+        noise = 2 * math.sqrt(float(((y + 1) / 2).mean()) / photons)  # a count's variance is its mean
     counted = Counted(model.denoiser)
     found, began = [], time.perf_counter()
     with Progress(f"restore by {method}", draws * (len(grid) - 1), quiet=quiet) as progress:
@@ -143,7 +155,9 @@ def restore(
         raise NotSupported(
             f"{method} in {len(grid) - 1} steps diverged on {lost} of {draws * len(truth)} reconstructions. Take more --steps, a smaller step of its own (--set), or a run that was trained for longer."
         )
-    options = {"steps": len(grid) - 1, **of_operator, **of_method}
+    options = {"steps": len(grid) - 1, "noise": noise, **of_operator, **of_method}
+    if photons is not None:
+        options["photons"] = photons
     return Restoration(truth, y, torch.stack(found), counted.evaluations // draws, seconds, options), a
 
 
@@ -210,13 +224,12 @@ def read_images(paths: Sequence[Path], shape: Sequence[int]) -> Tensor:
     return to_model(torch.cat(found))
 
 
-def write(found: Restoration, a: Operator, out: Path, *, operator: str, method: str, noise: float, seed: int) -> None:
+def write(found: Restoration, a: Operator, out: Path, *, operator: str, method: str, seed: int) -> None:
     """restored.png (see `pictures`), restored.json (each image's figures) and restored.npz (truth, measured, draws as floats)."""
     out.mkdir(parents=True, exist_ok=True)
     table = {
         "operator": operator,
         "method": method,
-        "noise": noise,
         "seed": seed,
         "options": found.options,
         "evaluations": found.evaluations,

@@ -149,6 +149,7 @@ def sample(
     epilog="""Examples:\n\n
 `pushforward restore runs/edm --operator inpaint-box --method dps --steps 250`\n\n
 `pushforward restore runs/edm my_digits/ --operator gaussian-blur --method mmps --noise 0.1 --set sd=2 --set iterations=5`\n\n
+`pushforward restore runs/edm --operator gaussian-blur --method diffpir --photons 20`\n\n
 `pushforward restore runs/edm digit.png --operator super-resolution --method diffpir --draws 8 --out restored/`"""
 )
 def restore(
@@ -169,7 +170,12 @@ def restore(
     steps: Annotated[
         int | None, typer.Option(min=2, help="Levels of the solver's grid; the method's own number when absent.")
     ] = None,
-    noise: Annotated[float, typer.Option(min=0, help="Standard deviation of the measurement's noise.")] = 0.05,
+    noise: Annotated[
+        float | None, typer.Option(min=0, help="Standard deviation of the measurement's noise; 0.05 when absent.")
+    ] = None,
+    photons: Annotated[
+        float | None, typer.Option(help="Poisson noise in its place: photons counted where it is brightest.")
+    ] = None,
     draws: Annotated[int, typer.Option(min=1, max=64, help="Reconstructions of each image.")] = 4,
     n: Annotated[int, typer.Option("-n", min=1, max=256, help="Images, at most.")] = 8,
     seed: Seed = 0,
@@ -185,8 +191,10 @@ def restore(
     """Measure images, draw what may lie behind by posterior sampling, and say how near it comes to the truth."""
     from pushforward import restoration, runs
     from pushforward.data.images import ImageSet, to_model
-    from pushforward.errors import NotSupported
+    from pushforward.errors import ConfigError, NotSupported
 
+    if noise is not None and photons is not None:
+        raise ConfigError("--noise is Gaussian noise and --photons Poisson noise; give one of them.")
     loaded = runs.load_run(run)
     if images:
         truth = restoration.read_images(images, getattr(loaded.model, "shape", ()))[:n]
@@ -196,10 +204,10 @@ def restore(
             raise NotSupported("restoring is for images; this run was trained on points.")
         truth = to_model(data.images[:n])
     found, a = restoration.restore(
-        loaded.model, truth, operator=operator, method=method, steps=steps, noise=noise, draws=draws,
-        settings=settings or [], seed=seed, quiet=quiet,
+        loaded.model, truth, operator=operator, method=method, steps=steps, noise=0.05 if noise is None else noise, photons=photons,
+        draws=draws, settings=settings or [], seed=seed, quiet=quiet,
     )  # fmt: skip
-    restoration.write(found, a, out, operator=operator, method=method, noise=noise, seed=seed)
+    restoration.write(found, a, out, operator=operator, method=method, seed=seed)
     for name, values in found.figures(a).items():
         error = f" ± {float(values.std()) / len(values) ** 0.5:.2g}" if len(values) > 1 else ""
         print(f"{name}: {float(values.mean()):.4g}{error}")
