@@ -29,6 +29,7 @@ def one(recipe: str, seed: int, budget: float, precision: str, pictures: Path | 
     from pushforward.config import load_recipe
     from pushforward.data.images import to_bytes
     from pushforward.evaluation import Sides, measure, reference
+    from pushforward.pictures import save_picture
 
     config = build.resolve(load_recipe(recipe, [f"train.seed={seed}"], data="mnist"))
     config = config.model_copy(update={"train": config.train.model_copy(update={"precision": precision})})  # all alike
@@ -45,7 +46,7 @@ def one(recipe: str, seed: int, budget: float, precision: str, pictures: Path | 
         model.eval()
         x = to_bytes(runs.sample(model, 10_000, seed=seed))
     if pictures is not None:
-        runs.save_picture(x[:100], pictures / f"{recipe.replace('/', '-')}-{seed}.png", columns=10)
+        save_picture(x[:100], pictures / f"{recipe.replace('/', '-')}-{seed}.png", columns=10)
     side = reference("mnist", n=10_000)
     values = measure(Sides(side.real, side.by(x), side.floor["floor"]), METRICS)
     shares = [values[f"class {k}"].value for k in range(10)]

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from pushforward import runs
+from pushforward import provenance, runs
 from pushforward.build import resolve
 from pushforward.config import load_recipe
 from pushforward.data.images import ImageSet, save_grid, to_bytes, to_model
@@ -58,7 +58,7 @@ def one(recipe: str, seed: int, minutes: float, settings: list[str], folder: Pat
     generator = torch.Generator().manual_seed(0)
     found: dict[str, Any] = {
         "recipe": recipe, "seed": seed, "minutes": minutes, "settings": settings[:-1], "steps": run.step, "cpu_seconds": round(seconds, 1),
-        "precision": run.config.train.precision, "parameters": runs.parameters(model), "retries": run.retries,
+        "precision": run.config.train.precision, "parameters": provenance.parameters(model), "retries": run.retries,
     }  # fmt: skip
     with torch.no_grad():
         for draws in (1, 8):

@@ -6,18 +6,13 @@ config.toml  environment.json  log.jsonl  checkpoints/STEP/  samples/STEP.png  r
 from __future__ import annotations
 
 import json
-import platform
-import resource
-import shlex
 import signal
-import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +27,13 @@ from pushforward.build import build_model, build_optimisers, resolve
 from pushforward.config import RunConfig, TrainConfig
 from pushforward.data.batches import Batches, DensityBatches, ImageBatches
 from pushforward.data.fetch import load
-from pushforward.data.images import ImageSet, save_grid, to_bytes, to_model
+from pushforward.data.images import ImageSet, to_model
 from pushforward.data.toy import Density
 from pushforward.errors import CheckpointError, ConfigError, DataError, Diverged, NotSupported, TrainingError
-from pushforward.model import GenerativeModel, HasEnergy, HasLogProb, HasTrajectory
+from pushforward.model import GenerativeModel
 from pushforward.monitors import alarms, signs
+from pushforward.pictures import GRID, POINTS, draw_grid, save_picture
+from pushforward.provenance import environment, peak_memory
 from pushforward.randomness import SampleStream, derive_seed
 from pushforward.training import checkpoint
 from pushforward.training.checkpoint import write_atomic
@@ -45,7 +42,6 @@ from pushforward.training.precision import faster_precision
 from pushforward.training.schedules import factor
 from pushforward.training.trainer import Trainer
 
-GRID, POINTS = 64, 2000  # images, or points, in the pictures that are drawn as training goes on
 HIDDEN = (
     "seconds",
     "gradient_norm",
@@ -58,9 +54,7 @@ HIDDEN = (
     "distance",
     "slope",
 )  # not on the progress line
-WATCHED = 250  # samples that are looked at for signs of collapse then
 FREE_TO_CHANGE = ("steps", "log_every", "checkpoint_every", "keep", "sample_every", "retries", "tracker", "device")
-PACKAGES = ("pushforward", "torch", "numpy", "accelerate", "safetensors")
 
 
 def load_data(config: RunConfig, split: str = "train") -> ImageSet | Density:
@@ -306,7 +300,7 @@ def _loop(config: RunConfig, out: Path, data: ImageSet | Density, trainer: Train
                     row = meter.read() | found
                     cost = {
                         "elapsed": round(trainer.seconds, 3),
-                        "peak_memory_mb": round(_peak_memory(trainer.accelerator.device)),
+                        "peak_memory_mb": round(peak_memory(trainer.accelerator.device)),
                     }
                     whole = {"step": step, "images": step * t.batch_size, **cost, **row}
                     log.write(whole)
@@ -389,105 +383,10 @@ def _same_run(new: RunConfig, old: RunConfig, out: Path) -> None:
             )
 
 
-def draw_grid(trainer: Trainer, shape: Sequence[int], path: Path) -> Tensor:
-    """A picture of samples from latents that stay the same through the run, from the averaged weights; and the samples."""
-    model, ema = trainer.model, trainer.ema
-    watched = (
-        WATCHED if getattr(model, "evaluations", 1) == 1 else GRID
-    )  # what is dear to sample is watched by its grid alone
-    count = watched if len(shape) == 3 else POINTS
-    stream = SampleStream(derive_seed(trainer.seed, "grid"), torch.arange(count, device=trainer.accelerator.device))
-    with ema.swapped_in() if ema is not None else nullcontext():
-        if ema is not None:
-            model.settle()
-        x = model.sample(count, generator=stream).cpu()
-    save_picture(x[:GRID] if len(shape) == 3 else x, path, field=density_of(model, x))
-    return x
-
-
-def density_of(model: GenerativeModel, x: Tensor) -> Callable[[float], Tensor] | None:
-    """reach -> the density up to a factor on a grid of [-reach, reach]^2, of a model of points in the plane that has one."""
-    if x.ndim != 2 or x.shape[1] != 2 or not isinstance(model, HasEnergy | HasLogProb):
-        return None
-
-    @torch.no_grad()
-    def field(reach: float) -> Tensor:
-        line = torch.linspace(-reach, reach, 150, device=next(model.parameters()).device)
-        points = torch.stack(torch.meshgrid(line, line, indexing="xy"), dim=-1).reshape(-1, 2)
-        log = model.log_prob(points) if isinstance(model, HasLogProb) else -model.energy(points)
-        return (log - log.max()).exp().reshape(150, 150).cpu()
-
-    return field
-
-
-def save_picture(
-    x: Tensor, path: Path, *, columns: int | None = None, field: Callable[[float], Tensor] | None = None
-) -> None:
-    """Samples as a picture: a grid of images (bytes, or floats in [-1, 1]), a scatter plot of points over their density, a histogram of numbers."""
-    if path.suffix != ".png":
-        raise DataError(f"{path}: a picture's file ends in .png.")
-    if x.ndim == 4:
-        return save_grid(x if x.dtype == torch.uint8 else to_bytes(x), path, columns=columns)
-    from pushforward.report.figures import points_figure
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    reach = 1.15 * float(x.abs().max())
-    return points_figure(x.numpy(), path, field=None if field is None else (field(reach).numpy(), reach))
-
-
 def spread(n: int, count: int) -> Tensor:
     """`count` indices spread evenly over n, shuffled, always the same."""
     index = torch.linspace(0, n - 1, min(count, n)).long()
     return index[torch.randperm(len(index), generator=torch.Generator().manual_seed(0))]
-
-
-def command_line() -> str:
-    """What was typed, such that a shell reads it again."""
-    program = Path(sys.argv[0]).name
-    return shlex.join(["pushforward" if program in ("pushforward", "__main__.py") else program, *sys.argv[1:]])
-
-
-def _peak_memory(device: torch.device) -> float:
-    """Of this process so far, in MB: the device's where there is one, else the resident set."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def environment(data: ImageSet | Density, model: GenerativeModel, accelerator: Accelerator) -> dict[str, Any]:
-    """What a run was made with."""
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "not installed"
-    try:
-        found = subprocess.run(
-            ["git", "rev-parse", "HEAD"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=True,
-        )
-        commit = found.stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        commit = "unknown"
-    return {
-        "command": command_line(),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "versions": versions,
-        "device": str(accelerator.device),
-        "processes": accelerator.num_processes,
-        "threads": torch.get_num_threads(),
-        "commit": commit,
-        "parameters": {phase.name: parameters(phase.module) for phase in model.phases()},
-        "data": {"name": data.name, "n": len(data), "sha256": data.sha256}
-        if isinstance(data, ImageSet)
-        else {"name": type(data).__name__},
-    }
 
 
 @dataclass(frozen=True)
@@ -592,27 +491,3 @@ def give_data(run: Run) -> None:
         return
     data = load_data(run.config, "test")
     run.model.data = to_model(data.images) if isinstance(data, ImageSet) else data.sample(POINTS)  # type: ignore[assignment]
-
-
-def save_frames(
-    model: GenerativeModel, n: int, frames: int, path: Path, *, seed: int = 0, label: int | None = None
-) -> None:
-    """A picture of how samples come about: a row a sample, a column a moment, evenly spread from first to last.
-
-    Raises:
-        NotSupported: a model that samples in one jump, or points.
-    """
-    if not isinstance(model, HasTrajectory):
-        raise NotSupported("this model samples in one jump; there is no way to show.")
-    stream = SampleStream(derive_seed(seed, "sample"), torch.arange(n, device=next(model.parameters()).device))
-    labels = None if label is None else torch.full((n,), label, device=stream.index.device)
-    every = list(model.trajectory(n, labels=labels, generator=stream))
-    if every[0].ndim != 4:
-        raise NotSupported("frames are for images; this model makes points.")
-    shown = [every[i].cpu() for i in torch.linspace(0, len(every) - 1, frames).long().tolist()]
-    save_picture(torch.stack(shown, dim=1).flatten(0, 1).clamp(-1, 1), path, columns=frames)
-
-
-def parameters(module: nn.Module) -> int:
-    """Number of trainable numbers."""
-    return sum(p.numel() for p in module.parameters())

@@ -22,7 +22,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pushforward import runs
+from pushforward import provenance, runs
 from pushforward.build import resolve
 from pushforward.compare import compare, engines, write_tables
 from pushforward.compare.budget import Budget, flops_a_step, parse_budget, steps_for
@@ -490,7 +490,7 @@ def test_a_parent_that_ended_is_gone_even_before_it_is_reaped() -> None:
 def test_the_command_can_be_pasted(monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["compare", "my recipe.toml", "--set", 'model.generator.norm="none"']
     monkeypatch.setattr(sys, "argv", ["/somewhere/pushforward/__main__.py", *words])
-    assert shlex.split(runs.command_line()) == ["pushforward", *words]
+    assert shlex.split(provenance.command_line()) == ["pushforward", *words]
 
 
 @pytest.mark.parametrize(

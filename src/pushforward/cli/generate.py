@@ -117,7 +117,9 @@ def sample(
             raise ConfigError(
                 "--frames draws a picture of the model's own sampler on its way: give --out name.png, and no sampler of a GAN."
             )
-        runs.save_frames(loaded.model, min(n, 16), frames, out, seed=seed, label=label)
+        from pushforward.pictures import save_frames
+
+        save_frames(loaded.model, min(n, 16), frames, out, seed=seed, label=label)
         print(out)
         return
     if sampler is None:
@@ -245,7 +247,7 @@ def write_samples(x: Any, out: Path) -> None:
 
     from pushforward.data.images import to_bytes, write_folder
     from pushforward.errors import NotSupported
-    from pushforward.runs import save_picture
+    from pushforward.pictures import save_picture
     from pushforward.training.checkpoint import write_atomic
 
     if out.suffix == ".png":

@@ -109,7 +109,7 @@ def show_data(
 
     from pushforward.data.fetch import load
     from pushforward.data.images import ImageSet, save_grid
-    from pushforward.runs import save_picture
+    from pushforward.pictures import save_picture
 
     found = load(name)
     print(_describe(found))

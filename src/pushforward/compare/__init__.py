@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from pushforward import runs
+from pushforward import provenance, runs
 from pushforward.build import resolve
 from pushforward.compare import engines, table
 from pushforward.compare.budget import Budget, parse_budget, steps_for
@@ -116,7 +116,7 @@ def compare(
         extractor,
         threads or max(1, _cores() // (shared * processes)),
         processes,
-        runs.command_line(),
+        provenance.command_line(),
     )
     if resume and (out / FILE).exists():
         plan = goes_on(plan, Plan.load(out), out)

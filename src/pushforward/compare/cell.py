@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from pushforward import runs
+from pushforward import pictures, provenance, runs
 from pushforward.compare.budget import Flops, flops_a_step
 from pushforward.compare.engines import PARENT
 from pushforward.compare.plan import Entry, Plan, cell_file, cell_folder
@@ -96,9 +96,9 @@ def _work(plan: Plan, entry: Entry, seed: int, folder: Path, file: Path) -> dict
         nearest_picture(
             judged.x, features, judge.side, file.with_name(f"seed-{seed}-neighbours.png"), rows=8, nearest=5
         )
-        runs.save_picture(judged.x[:PICTURED], file.with_name(f"seed-{seed}.png"), columns=8)
+        pictures.save_picture(judged.x[:PICTURED], file.with_name(f"seed-{seed}.png"), columns=8)
     else:
-        runs.save_picture(judged.x[: runs.POINTS], file.with_name(f"seed-{seed}.png"))
+        pictures.save_picture(judged.x[: pictures.POINTS], file.with_name(f"seed-{seed}.png"))
     loaded = runs.load_run(folder)
     log = read_log(folder / "log.jsonl")
     with Flops() as counter:
@@ -111,7 +111,7 @@ def _work(plan: Plan, entry: Entry, seed: int, folder: Path, file: Path) -> dict
             "steps": loaded.step,
             "training seconds": loaded.seconds,
             "training images/s": log[-1]["images"] / max(loaded.seconds, 1e-9) if log else None,
-            "parameters": sum(runs.parameters(p.module) for p in loaded.model.phases()),
+            "parameters": sum(provenance.parameters(p.module) for p in loaded.model.phases()),
             "training FLOPs": loaded.step * _flops(entry, seed, folder),
             "peak memory MB": max((row["peak_memory_mb"] for row in log if "peak_memory_mb" in row), default=None),
             "sampling ms": found["sampling_ms_an_image"],
