@@ -560,6 +560,57 @@ def flow() -> list[str]:
     return [*lines, ""]
 
 
+def speeds() -> list[str]:
+    """Diffusion against diffusers, flows against normflows and nflows."""
+    lines = []
+    if (DOCS / "results" / "diffusion-speed.json").exists():
+        found = read("diffusion-speed")
+        lines += [
+            "## Speed of diffusion",
+            "",
+            f"U-Nets of equal FLOPs on 32 x 32 images, {found['threads']} threads; the limit is the step's multiplications over the machine's float32 GEMM rate. Made by `python {found['command']}`.",
+            "",
+            row("images a second", "diffusers", "pushforward", "ratio", "goal", "share of the limit"),
+            row(*["---"] * 6),
+            *(
+                row(
+                    r["kind"],
+                    f"{r['peer']:.0f}",
+                    f"{r['ours']:.0f}",
+                    f"{r['ratio']:.2f}",
+                    r["goal"],
+                    f"{r['share']:.0%}",
+                )
+                for r in found["rows"]
+            ),
+            "",
+        ]
+    if (DOCS / "results" / "flow-speed.json").exists():
+        found = read("flow-speed")
+        kinds = ("log_prob", "training pass", "sample")
+        lines += [
+            "## Speed of flows",
+            "",
+            f"Networks of equal FLOPs, {found['threads']} threads, medians of {found['rounds']} rounds in turn; ratios are a peer's time over ours. Made by `python benchmarks/flow_speed.py`.",
+            "",
+            row("case", "library", "parameters", *(f"{k}, ms" for k in kinds), *(f"{k}, ratio" for k in kinds)),
+            row(*["---"] * 9),
+        ]
+        for case, libraries in found["cases"].items():
+            for name, r in libraries.items():
+                lines.append(
+                    row(
+                        case,
+                        name,
+                        f"{r['parameters']:,}",
+                        *(f"{r[k]['ms']:.1f}" for k in kinds),
+                        *(f"{r[k]['ratio']:.2f}" for k in kinds),
+                    )
+                )
+        lines.append("")
+    return lines
+
+
 TEN = (
     ("optimal-discriminator", "what a GAN's discriminator knows", "families/gan/losses.py"),
     ("vanishing-gradients", "why the generator's loss is not the textbook's", "families/gan/model.py"),
@@ -661,6 +712,7 @@ def main() -> None:
                 *labs(),
                 *energy(),
                 *flow(),
+                *speeds(),
                 *metrics(),
                 *large(),
                 *startup(),
