@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from pushforward.data.toy import DENSITIES, Checkerboard, Density, Grid, Mixture, Moons, Ring
+from pushforward.data.toy import DENSITIES, Checkerboard, Density, Grid, Mixture, Moons, Ring, Spirals
 from pushforward.errors import NotSupported
-from pushforward.randomness import SampleStream
+from pushforward.randomness import Generator, SampleStream
 
 EXACT = {k: d for k, d in DENSITIES.items() if isinstance(d, (Mixture, Checkerboard))}
 
@@ -63,5 +63,25 @@ def test_modes_are_even() -> None:
 
 
 def test_no_density_is_said_not_invented() -> None:
-    with pytest.raises(NotSupported, match="no closed-form density"):
-        Moons().log_prob(torch.zeros(1, 2))
+    class Own(Density):
+        def sample(self, n: int, *, generator: Generator | None = None) -> torch.Tensor:
+            return torch.zeros(n, 2)
+
+    with pytest.raises(NotSupported, match="no density in closed form"):
+        Own().log_prob(torch.zeros(1, 2))
+
+
+@pytest.mark.parametrize(
+    ("density", "centre"),
+    [(Spirals(), (0.1, 0.0)), (Spirals(), (-1.9, 0.9)), (Moons(), (0.9, 0.9)), (Moons(0.3), (0.0, 0.5))],
+)
+def test_densities_along_curves_are_those_of_their_samples(density: Density, centre: tuple[float, float]) -> None:
+    """The share of samples in a square against the density's integral over it."""
+    half, n, side = 0.5, 60_000, 100
+    x = density.sample(n, generator=torch.Generator().manual_seed(0)) - torch.tensor(centre)
+    share = float((x.abs() < half).all(dim=1).double().mean())
+    assert share > 0.01
+    line = ((torch.arange(side) + 0.5) / side * 2 - 1) * half
+    cells = torch.stack(torch.meshgrid(line, line, indexing="xy"), dim=-1).reshape(-1, 2) + torch.tensor(centre)
+    integral = float(density.log_prob(cells).double().exp().mean()) * (2 * half) ** 2
+    assert integral == pytest.approx(share, abs=4 * math.sqrt(share / n))

@@ -34,7 +34,7 @@ class Density(ABC):
             NotSupported: there is no closed form.
         """
         raise NotSupported(
-            f"{type(self).__name__} has no closed-form density; use Mixture, Ring, Grid or Checkerboard."
+            f"{type(self).__name__} has no density in closed form; the named ones (`pushforward data`) have."
         )
 
     def draw(self, stream: SampleStream) -> Tensor:
@@ -115,11 +115,43 @@ class Checkerboard(Density):
         return torch.where(black, -math.log(area), -math.inf)
 
 
-class Spirals(Density):
+class Curves(Density):
+    """Points on curves with Gaussian noise of standard deviation `sd`."""
+
+    sd: float
+
+    @abstractmethod
+    def points(self, n: int) -> tuple[Tensor, Tensor]:
+        """Nodes of a quadrature along the curves, (m, 2), and their weights (m,), which add up to 1."""
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """By quadrature along the curves: nodes lie nearer to one another than half of the noise, so that the sum is exact to float32."""
+        nodes, weights = self.points(max(256, math.ceil(self._longest / (0.5 * self.sd))))
+        nodes, log_w = nodes.to(x), weights.log().to(x) - math.log(2 * math.pi * self.sd**2)
+        parts = [(log_w - torch.cdist(b, nodes).square() / (2 * self.sd**2)).logsumexp(dim=1) for b in x.split(2000)]
+        return torch.cat(parts)
+
+    @property
+    @abstractmethod
+    def _longest(self) -> float:
+        """The largest speed of a curve in its parameter, which goes from 0 to 1."""
+
+
+class Spirals(Curves):
     """Two interleaved spirals with Gaussian noise."""
 
     def __init__(self, turns: float = 1.5, sd: float = 0.05) -> None:
         self.turns, self.sd = turns, sd
+
+    def points(self, n: int) -> tuple[Tensor, Tensor]:
+        radius = ((torch.arange(n) + 0.5) / n).double()[:, None]  # of density 2 r
+        angle = radius * (2 * math.pi * self.turns)
+        arm = 3 * radius * torch.cat([angle.cos(), angle.sin()], dim=1)
+        return torch.cat([arm, -arm]), radius[:, 0].repeat(2) / n
+
+    @property
+    def _longest(self) -> float:
+        return 3 * math.hypot(1, 2 * math.pi * self.turns)
 
     def sample(self, n: int, *, generator: Generator | None = None) -> Tensor:
         radius = draw_uniform((n, 1), generator=generator).sqrt()  # square root: even along the arm
@@ -129,11 +161,21 @@ class Spirals(Density):
         return curve + self.sd * draw_normal((n, 2), generator=generator)
 
 
-class Moons(Density):
+class Moons(Curves):
     """Two interleaving half circles with Gaussian noise."""
 
     def __init__(self, sd: float = 0.05) -> None:
         self.sd = sd
+
+    def points(self, n: int) -> tuple[Tensor, Tensor]:
+        angle = math.pi * ((torch.arange(n) + 0.5) / n).double()[:, None]
+        upper = torch.cat([angle.cos(), angle.sin()], dim=1)
+        both = torch.cat([upper, torch.tensor([1.0, 0.5]).double() - upper])
+        return 2 * (both - torch.tensor([0.5, 0.25])), torch.full((2 * n,), 0.5 / n, dtype=torch.float64)
+
+    @property
+    def _longest(self) -> float:
+        return 2 * math.pi
 
     def sample(self, n: int, *, generator: Generator | None = None) -> Tensor:
         angle = draw_uniform((n, 1), generator=generator) * math.pi
