@@ -560,6 +560,39 @@ def flow() -> list[str]:
     return [*lines, ""]
 
 
+def toys() -> list[str]:
+    """Flows on toys whose entropy is known."""
+    file = DOCS / "results" / "flow-toys.jsonl"
+    if not file.exists():
+        return []
+    lines = [
+        "## Flows on toys",
+        "",
+        "How many nats the flow's negative log-likelihood lies above the true entropy, on 20,000 fresh points (the Kullback-Leibler divergence; asked: 0.05). One thread; made by `python benchmarks/flow_toys.py`.",
+        "",
+        row("recipe", "data", "seed", "steps", "CPU s", "entropy, nats", "above it, nats"),
+        row(*["---"] * 7),
+    ]
+    for r in map(json.loads, file.read_text().splitlines()):
+        name = f"`{r['recipe']}`" + (f" ({', '.join(r['settings'])})" if r["settings"] else "")
+        lines.append(
+            row(
+                name,
+                r["data"],
+                r["seed"],
+                f"{r['steps']:,}",
+                f"{r['cpu_seconds']:.0f}",
+                f"{r['entropy']:.3f}",
+                f"{r['gap'][0]:.4f} ± {r['gap'][1]:.4f}",
+            )
+        )
+    lines.append("")
+    for data in ("ring-8", "grid-25", "spirals", "moons", "checkerboard"):
+        if (DOCS / "results" / f"flow-toys-{data}.png").exists():
+            lines += [f"![{data}](results/flow-toys-{data}.png)"]
+    return [*lines, ""]
+
+
 def speeds() -> list[str]:
     """Diffusion against diffusers, flows against normflows and nflows."""
     lines = []
@@ -712,6 +745,7 @@ def main() -> None:
                 *labs(),
                 *energy(),
                 *flow(),
+                *toys(),
                 *speeds(),
                 *metrics(),
                 *large(),
