@@ -20,17 +20,19 @@ from pushforward.data.images import to_bytes, to_model
 from pushforward.evaluation.reference import Reference
 from pushforward.families.flow.model import FlowModel
 from pushforward.labs import Finding, Verdict
-from pushforward.labs.contest import Look, Rows, below, config_of, contest, draw, figures, images_of, usual
+from pushforward.labs.contest import Look, Rows, below, config_of, contest, draw, figures, images_of, some, usual
 from pushforward.model import GenerativeModel
 
-ENTRIES = {"one scale": ("flow/realnvp-mnist",), "two scales": ("flow/multiscale-mnist",)}
+ENTRIES = {
+    name: ("flow/multiscale-mnist", f"model.flow.levels={k}") for k, name in ((1, "one scale"), (2, "two scales"))
+}
 COOL = 0.7
 
 
 def run(
     out: Path, *, data: str = "mnist-5k", seeds: int = 3, cpu_seconds: float = 300.0, n: int = 1000, quiet: bool = False
 ) -> list[Finding]:
-    """Train two flows and measure them on test and training images.
+    """Train the same flow with one level and with two, and measure them on test and training images.
 
     Args:
         out: Folder of contest.json, contest.png and samples; what was trained is kept in cells/.
@@ -41,10 +43,18 @@ def run(
         quiet: Show no progress.
     """
     config = config_of("flow/multiscale-mnist", (), data=data, seed=0)
-    train, test = images_of(config).images, images_of(config, "test").images
-    floor = independent_bits(train, test)
+    train, test = images_of(config), images_of(config, "test")
+    floor = independent_bits(train.images, test.images)
     rows = contest(
-        out, ENTRIES, data=data, seeds=seeds, cpu_seconds=cpu_seconds, n=n, look=_look(train[:n], test[:n]), quiet=quiet
+        out,
+        ENTRIES,
+        data=data,
+        seeds=seeds,
+        cpu_seconds=cpu_seconds,
+        n=n,
+        look=_look(some(train, n), some(test, n)),
+        protocol=f"cool {COOL}",
+        quiet=quiet,
     )
     shown = {
         "test bits": f"bits/dim of test images (histograms: {floor:.2f})",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -101,7 +102,9 @@ def trained(
     """
     if given:
         folders = [Path(p.strip()) for p in given.split(",") if p.strip()]
-        return {p.resolve().name: runs.load_run(p) for p in folders}
+        if not folders or len(set(folders)) < len(folders):
+            raise ConfigError(f"run={given}: name at least one folder, and each once.")
+        return {str(p): runs.load_run(p) for p in folders}
     found = {}
     for recipe in recipes:
         config = config_of(recipe, (), data=data, seed=seed)
@@ -109,6 +112,7 @@ def trained(
         folder = out / ("runs" if change is None else "changed") / recipe.replace("/", "-")
         stamp = folder / "trained.json"
         if not stamp.exists() or json.loads(stamp.read_text()) != key:
+            shutil.rmtree(folder, ignore_errors=True)  # weights of other settings
             found_images = images_of(config)
             trainer = train_for(config, found_images if change is None else change(found_images), cpu_seconds)
             trainer.save(folder / "checkpoints", keep=1)
@@ -116,6 +120,46 @@ def trained(
             write_atomic(stamp, json.dumps(key))
         found[recipe] = runs.load_run(folder)
     return found
+
+
+def one_trained(given: str, recipe: str, *, data: str, cpu_seconds: float, seed: int, out: Path) -> Run:
+    """The one run of `trained`.
+
+    Raises:
+        ConfigError: several were given.
+    """
+    found = list(trained(given, [recipe], data=data, cpu_seconds=cpu_seconds, seed=seed, out=out).values())
+    if len(found) != 1:
+        raise ConfigError(f"run={given}: this lab looks at one run.")
+    return found[0]
+
+
+def wilson(share: float, n: float) -> tuple[float, float]:
+    """95 % interval of a share of n (Wilson 1927): honest at 0 and 1 too.
+
+    Example:
+        >>> [round(v, 3) for v in wilson(1.0, 1)]
+        [0.207, 1.0]
+    """
+    z2 = 1.96**2
+    middle, reach = share + z2 / (2 * n), 1.96 * (share * (1 - share) / n + z2 / (4 * n * n)) ** 0.5
+    return (middle - reach) / (1 + z2 / n), (middle + reach) / (1 + z2 / n)
+
+
+def at_least(least: float, **settings: float) -> None:
+    """Refuse settings that are below.
+
+    Raises:
+        ConfigError: one is.
+    """
+    for key, value in settings.items():
+        if not value >= least:
+            raise ConfigError(f"{key}={value}: at least {least:g}.")
+
+
+def some(data: ImageSet, n: int) -> Tensor:
+    """n images spread evenly over a set (which may be sorted by class), shuffled, always the same."""
+    return data.images[runs.spread(len(data), n)]
 
 
 def images_of(config: RunConfig, split: str = "train") -> ImageSet:
@@ -141,6 +185,7 @@ def contest(
     look: Look | None = None,
     change: Callable[[str, ImageSet], ImageSet] | None = None,
     undo: Callable[[str, Tensor], Tensor] | None = None,
+    protocol: str = "",
     quiet: bool = False,
 ) -> Rows:
     """Train and judge every entry with every seed.
@@ -155,11 +200,13 @@ def contest(
         look: More figures than the usual ones.
         change: Entry and training images -> those that it is trained on.
         undo: Entry and samples in the model's range -> samples in [-1, 1].
+        protocol: Of `look`, `change` and `undo`, in words: cells that were made by another one do not count.
         quiet: Show no progress.
 
     Raises:
         ConfigError: fewer than two seeds, which no test can tell apart.
     """
+    at_least(2, n=n)
     if seeds < 2:
         raise ConfigError(f"seeds={seeds}: at least 2, or no difference can be told from chance.")
     side = reference(data, n=n)
@@ -167,7 +214,7 @@ def contest(
     for seed in range(seeds):
         for name, (recipe, *settings) in entries.items():
             config = config_of(recipe, settings, data=data, seed=seed)
-            key = _key(config, cpu_seconds) | {"n": n, "extractor": side.by.sha256}
+            key = _key(config, cpu_seconds) | {"n": n, "extractor": side.by.sha256, "protocol": protocol}
             file = out / "cells" / f"{_plain(name)}-{seed}.json"
             kept = json.loads(file.read_text()) if file.exists() else {}
             if kept.get("about") != key:
@@ -238,38 +285,55 @@ def figures(rows: Rows, name: str, figure: str) -> list[float]:
     return [r[figure] for r in rows[name] if not r["diverged"]]
 
 
-def above(claim: str, a: Sequence[float], b: Sequence[float], *, form: str = ".3g") -> Finding:
-    """Whether a is larger than b on average: Welch's test, one-sided each way at 5 %."""
+def above(
+    claim: str, a: Sequence[float], b: Sequence[float], *, form: str = ".3g", paired: bool = False, tried: int = 1, sign: int = 1
+) -> Finding:  # fmt: skip
+    """Whether a is larger than b on average: a t-test, one-sided each way at 5 %.
+
+    Args:
+        claim: What is claimed.
+        a: A figure of each seed.
+        b: The same of what it is compared with.
+        form: Of the means.
+        paired: Entry i of both came from one trained model: Student's paired test; else Welch's.
+        tried: Of how many a is the best (Bonferroni).
+        sign: -1 asks whether a is smaller.
+    """
     if not a or not b:
         return Finding(claim, "unclear", "No seed of one of them came to its end.")
-    said = f"{np.mean(a):{form}} against {np.mean(b):{form}}"
-    if np.ptp(a) == 0 and np.ptp(b) == 0:
-        if a[0] == b[0]:
-            return Finding(claim, "unclear", f"{said} on every seed.")
-        return Finding(claim, "supported" if a[0] > b[0] else "not supported", f"{said} on every seed.")
+    said, x, y = f"{np.mean(a):{form}} against {np.mean(b):{form}}", sign * np.asarray(a), sign * np.asarray(b)
+    if (np.ptp(x - y) == 0) if paired else (np.ptp(x) == 0 and np.ptp(y) == 0):
+        same: Verdict = "unclear" if x[0] == y[0] else "supported" if x[0] > y[0] else "not supported"
+        return Finding(claim, same, f"{said} on every seed.")
     if len(a) < 2 or len(b) < 2:
         return Finding(claim, "unclear", f"{said}, too few seeds.")
-    p = float(stats.ttest_ind(a, b, equal_var=False, alternative="greater").pvalue)
-    return Finding(claim, verdict(p), f"{said} over {len(a)} seeds, p = {p:.2g} (Welch, one-sided).")
+    test = stats.ttest_rel(x, y, alternative="greater") if paired else stats.ttest_ind(x, y, equal_var=False, alternative="greater")  # fmt: skip
+    p = float(test.pvalue)
+    how = ("paired t-test" if paired else "Welch") + (f", best of {tried}" if tried > 1 else "")
+    return Finding(claim, verdict(min(1.0, tried * p) if p < 0.5 else p), f"{said} over {len(a)} seeds, p = {min(1.0, tried * p):.2g} ({how}, one-sided).")  # fmt: skip
 
 
-def below(claim: str, a: Sequence[float], b: Sequence[float], *, form: str = ".3g") -> Finding:
+def below(claim: str, a: Sequence[float], b: Sequence[float], *, form: str = ".3g", paired: bool = False, tried: int = 1) -> Finding:  # fmt: skip
     """Whether a is smaller than b on average; see `above`."""
-    found = above(claim, [-v for v in a], [-v for v in b], form=form)
-    if not a or not b:
-        return found
-    said = f"{np.mean(a):{form}} against {np.mean(b):{form}}"
-    rest = found.evidence[len(f"{-np.mean(a):{form}} against {-np.mean(b):{form}}") :]
-    return Finding(claim, found.verdict, said + rest)
+    return above(claim, a, b, form=form, paired=paired, tried=tried, sign=-1)
+
+
+def matters(claim: str, groups: Sequence[Sequence[float]], *, form: str = ".3g") -> Finding:
+    """Whether groups differ at all: one-way analysis of variance at 5 %; that they do not cannot be shown by it."""
+    said = " / ".join(f"{np.mean(g):{form}}" if len(g) else "-" for g in groups)
+    if min(len(g) for g in groups) < 2:
+        return Finding(claim, "unclear", f"{said}, too few seeds.")
+    p = float(stats.f_oneway(*groups).pvalue)
+    return Finding(claim, "supported" if p < 0.05 else "unclear", f"{said}, p = {p:.2g} (analysis of variance).")
 
 
 def more_often(claim: str, rows: Rows, a: str, b: str) -> Finding:
-    """Whether more seeds of a than of b diverged: Fisher's exact test, one-sided."""
+    """Whether more seeds of a than of b diverged: Fisher's exact test, one-sided at 5 %, which three seeds against three just reach."""
     lost = {name: sum(r["diverged"] for r in rows[name]) for name in (a, b)}
     table = [[lost[a], len(rows[a]) - lost[a]], [lost[b], len(rows[b]) - lost[b]]]
     p, less = (float(stats.fisher_exact(table, alternative=side)[1]) for side in ("greater", "less"))
     said = f"{lost[a]:g} of {len(rows[a])} seeds with {a}, {lost[b]:g} of {len(rows[b])} with {b}, p = {p:.2g} (Fisher, one-sided)."
-    return Finding(claim, "supported" if p < 0.05 else "not supported" if less < 0.05 else "unclear", said)
+    return Finding(claim, "supported" if p < 0.051 else "not supported" if less < 0.051 else "unclear", said)
 
 
 def verdict(p: float) -> Verdict:

@@ -11,7 +11,7 @@ from pushforward.build import change_sampler
 from pushforward.data.images import to_bytes, to_model
 from pushforward.evaluation.reference import Reference
 from pushforward.families.energy.model import EnergyModel
-from pushforward.labs.contest import Look, config_of, images_of
+from pushforward.labs.contest import Look, config_of, images_of, some
 from pushforward.metrics.features import extractor
 from pushforward.model import GenerativeModel
 from pushforward.randomness import SampleStream
@@ -44,7 +44,7 @@ def recognised(model: EnergyModel, n: int, moves: int, *, seed: int = 0) -> tupl
 
 def energy_figures(data: str, recipe: str, *, chains: int = 100, moves: int = 256) -> Look:
     """Figures of an energy model beside the usual ones: drift of chains from test images, and the size of their energy."""
-    start = to_model(images_of(config_of(recipe, (), data=data, seed=0), "test").images[:chains])
+    start = to_model(some(images_of(config_of(recipe, (), data=data, seed=0), "test"), chains))
 
     def look(model: GenerativeModel, x: Tensor, side: Reference) -> dict[str, float]:
         assert isinstance(model, EnergyModel)

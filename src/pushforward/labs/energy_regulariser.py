@@ -41,7 +41,17 @@ def run(
         quiet: Show no progress.
     """
     look = energy_figures(data, RECIPE, chains=chains)
-    rows = contest(out, ENTRIES, data=data, seeds=seeds, cpu_seconds=cpu_seconds, n=n, look=look, quiet=quiet)
+    rows = contest(
+        out,
+        ENTRIES,
+        data=data,
+        seeds=seeds,
+        cpu_seconds=cpu_seconds,
+        n=n,
+        look=look,
+        protocol=f"{chains} chains",
+        quiet=quiet,
+    )
     draw(rows, {"frechet": "Frechet distance", "size of the energy": "root mean square energy of data", "drift": "drift of chains from data (L2)"}, out / "contest.png")  # fmt: skip
     return findings(rows)
 

@@ -11,8 +11,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import torch
-
 from pushforward import runs
 from pushforward.build import change_sampler
 from pushforward.data.images import save_grid, to_bytes, to_model
@@ -20,7 +18,7 @@ from pushforward.errors import ConfigError, NotSupported
 from pushforward.evaluation import reference
 from pushforward.families.energy.model import EnergyModel
 from pushforward.labs import Finding
-from pushforward.labs.contest import images_of, trained, usual
+from pushforward.labs.contest import at_least, images_of, one_trained, some, usual, wilson
 from pushforward.labs.drawing import panels
 from pushforward.labs.energies import drift, recognised
 from pushforward.report.figures import COLOURS
@@ -48,7 +46,8 @@ def run(
     """
     if longest < USUAL:
         raise ConfigError(f"longest={longest}: at least {USUAL}, which the claim is about.")
-    (found,) = trained(run, ["energy/pcd"], data=data, cpu_seconds=cpu_seconds, seed=seed, out=out).values()
+    at_least(2, n=n, chains=chains)
+    found = one_trained(run, "energy/pcd", data=data, cpu_seconds=cpu_seconds, seed=seed, out=out)
     model = found.model
     if not isinstance(model, EnergyModel):
         raise NotSupported(f"{run} holds no energy model; this lab is about those.")
@@ -68,7 +67,7 @@ def run(
         sure = mine[mine >= 0].double()
         digits[str(d)] = {"chains": len(mine), "in time": float(((mine >= 0) & (mine <= USUAL)).double().mean()) if len(mine) else 0.0}  # fmt: skip
         digits[str(d)] |= {f"{q}": float(sure.quantile(q)) for q in (0.25, 0.5, 0.75)} if len(sure) else {}
-    start = to_model(images_of(found.config, "test").images[:100])
+    start = to_model(some(images_of(found.config, "test"), 100))
     gone = drift(model, start, lengths, seed=seed)
     write_atomic(out / "langevin.json", json.dumps({"lengths": judged, "digits": digits, "drift": gone}, indent=1))
     _draw(judged, digits, gone, out / "langevin.png")
@@ -93,16 +92,16 @@ def findings(judged: Found, digits: Found, gone: dict[int, float]) -> list[Findi
     """Whether 256 moves are enough, for every digit, and what more of them do to samples and to data."""
     total = sum(row["chains"] for row in digits.values())
     share = sum(row["chains"] * row["in time"] for row in digits.values()) / total
-    error = (share * (1 - share) / total) ** 0.5
+    low, high = wilson(share, total)
     never = [d for d, row in digits.items() if not row["chains"]]
-    slow = [d for d, row in digits.items() if row.get("0.5", torch.inf) > USUAL]
+    slow = [d for d, row in digits.items() if row["chains"] and row["in time"] < 0.5]
     most = max(map(int, judged))
     last, usual_one = judged[str(most)]["frechet"], judged[str(USUAL)]["frechet"]
     out = [
-        Finding(f"{USUAL} moves are enough: nine chains of ten are a digit by then.", "supported" if share - 2 * error > 0.9 else "not supported" if share + 2 * error < 0.9 else "unclear", f"{share:.3f} ± {error:.3f} of {total:g} chains."),
-        Finding(f"Every digit is made, and recognised within {USUAL} moves by half of its chains.", "not supported" if never or slow else "supported", (f"No chain ends as {', '.join(never)}; " if never else "Chains end as all ten; ") + (f"too slow: {', '.join(slow)}." if slow else "none is slower.")),
+        Finding(f"{USUAL} moves are enough: nine chains of ten are recognised by then as the digit that they stay.", "supported" if low > 0.9 else "not supported" if high < 0.9 else "unclear", f"{share:.3f} of {total:g} chains, 95 % interval {low:.3f} to {high:.3f}."),
+        Finding(f"Every digit is made, and recognised within {USUAL} moves by half of the chains that end as it.", "not supported" if never or slow else "supported", (f"No chain ends as {', '.join(never)}; " if never else "Chains end as all ten; ") + (f"too slow: {', '.join(slow)}." if slow else "none is slower.")),
     ]  # fmt: skip
     if most > USUAL:
         out.append(Finding(f"Longer chains spoil the samples: {most} moves have a higher Frechet distance than {USUAL}.", "supported" if last > 1.1 * usual_one else "not supported" if last < 0.9 * usual_one else "unclear", f"{usual_one:.1f} to {last:.1f}."))  # fmt: skip
-    out.append(Finding("The energy holds its data: chains from test images stay within 4 (L2).", "supported" if gone[most] < 4 else "not supported", f"{gone[most]:.2f} after {most} moves."))  # fmt: skip
+    out.append(Finding("The energy holds its data: chains from test images stay within 4 of them on average (L2).", "supported" if gone[most] < 4 else "not supported", f"{gone[most]:.2f} after {most} moves."))  # fmt: skip
     return out

@@ -9,17 +9,17 @@ Reference: Yoon et al. 2023, "Diffusion probabilistic models generalize when the
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from pushforward import runs
 from pushforward.data.images import save_grid, to_bytes
 from pushforward.errors import ConfigError
-from pushforward.labs import Finding
-from pushforward.labs.contest import averaged, config_of, images_of, train_for
+from pushforward.labs import Finding, Verdict
+from pushforward.labs.contest import at_least, averaged, config_of, images_of, some, train_for, wilson
 from pushforward.labs.drawing import panels
 from pushforward.report.figures import COLOURS
 from pushforward.training.checkpoint import write_atomic
@@ -28,7 +28,7 @@ RATIO = 1 / 3
 
 
 def run(
-    out: Path, *, data: str = "mnist-5k", sizes: str = "16,64,256,1024,4096", width: int = 64, cpu_seconds: float = 300.0, n: int = 200, seed: int = 0, quiet: bool = False
+    out: Path, *, data: str = "mnist-5k", sizes: str = "16,64,256,1024,4000", width: int = 64, cpu_seconds: float = 300.0, n: int = 200, seed: int = 0, quiet: bool = False
 ) -> list[Finding]:  # fmt: skip
     """Train on growing sets, sample, and look for copies.
 
@@ -42,7 +42,11 @@ def run(
         seed: Of all.
         quiet: Show no progress.
     """
-    counts = sorted({int(s) for s in sizes.split(",") if s.strip().isdigit()})
+    try:
+        counts = sorted({int(s) for s in sizes.split(",")})
+    except ValueError:
+        raise ConfigError(f"sizes={sizes}: whole numbers with commas between them.") from None
+    at_least(2, n=n)
     config = config_of("diffusion/edm", [f"model.network.width={width}"], data=data, seed=seed)
     whole, test = images_of(config), images_of(config, "test")
     if len(counts) < 2 or counts[0] < 3 or counts[-1] > len(whole):
@@ -57,7 +61,7 @@ def run(
             x = to_bytes(runs.sample(model, n, seed=seed))
         nearest, second, which = neighbours(x, data_set.images)
         other, _, _ = neighbours(x, test.images)
-        control, control_second, _ = neighbours(test.images[:n], data_set.images)
+        control, control_second, _ = neighbours(some(test, n), data_set.images)
         rows[size] = {
             "copies": float((nearest < RATIO * second).double().mean()),
             "real copies": float((control < RATIO * control_second).double().mean()),
@@ -91,13 +95,24 @@ def neighbours(x: Tensor, to: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def findings(copies: dict[int, float], real: dict[int, float], n: int) -> list[Finding]:
-    """Few images are copied, many are not, and the share falls between."""
+    """Few images are copied, many are not, and the share falls between; by 95 % intervals."""
     least, most = min(copies), max(copies)
+    low, high = wilson(copies[least], n)
+    fall, rise = _gap(copies[least], copies[most], n), [_gap(b, a, n) for a, b in pairwise(copies.values())]
+    risen = any(gap - reach > 0 for gap, reach in rise)
+    gap, reach = _gap(copies[most], real[most], n)
     said = ", ".join(f"{k}: {v:.1%}" for k, v in copies.items())
-    error = float(np.sqrt(max(copies[most] * (1 - copies[most]), 1 / n) / n))
-    falling = all(b <= a + 2 * error for a, b in zip(list(copies.values()), list(copies.values())[1:], strict=False))
+    falls: Verdict = (
+        "not supported" if risen or fall[0] + fall[1] < 0 else "supported" if fall[0] - fall[1] > 0 else "unclear"
+    )
     return [
-        Finding(f"Trained on {least} images, most samples are copies.", "supported" if copies[least] > 0.5 else "not supported", f"{copies[least]:.1%} of {n}."),
-        Finding("The share of copies falls as the data grow.", "supported" if falling and copies[most] < copies[least] else "not supported", f"{said}."),
-        Finding(f"Trained on {most} images, samples are copies no more often than test images are.", "supported" if copies[most] <= real[most] + 2 * error else "not supported", f"{copies[most]:.1%} against {real[most]:.1%}."),
+        Finding(f"Trained on {least} images, most samples are copies.", "supported" if low > 0.5 else "not supported" if high < 0.5 else "unclear", f"{copies[least]:.1%} of {n}, 95 % interval {low:.1%} to {high:.1%}."),
+        Finding("The share of copies falls as the data grow.", falls, f"{said}."),
+        Finding(f"Trained on {most} images, samples are copies no more often than test images are, to 5 %.", "supported" if gap + reach <= 0.05 else "not supported" if gap - reach > 0 else "unclear", f"{copies[most]:.1%} against {real[most]:.1%}, a difference of {gap:+.1%} ± {reach:.1%}."),
     ]  # fmt: skip
+
+
+def _gap(a: float, b: float, n: int) -> tuple[float, float]:
+    """Difference of two shares of n, and half of its 95 % interval, a success and a failure added to each (Agresti and Caffo 2000)."""
+    p, q = (a * n + 1) / (n + 2), (b * n + 1) / (n + 2)
+    return p - q, 1.96 * ((p * (1 - p) + q * (1 - q)) / (n + 2)) ** 0.5

@@ -44,6 +44,6 @@ def findings(rows: Rows) -> list[Finding]:
     frechet = {name: figures(rows, name, "frechet") for name in rows}
     return [
         *(below(f"The {k} mixture has a lower Frechet distance than the normal prior.", frechet[k], frechet["normal"]) for k in ("circle", "uniform", "dynamic")),
-        below("The circle beats the uniform layout.", frechet["circle"], frechet["uniform"]),
+        below("The circle beats the uniform layout, each with its paper's number of components and widths.", frechet["circle"], frechet["uniform"]),
         above("The circle raises recall over the normal prior.", figures(rows, "circle", "recall"), figures(rows, "normal", "recall")),
     ]  # fmt: skip

@@ -38,7 +38,7 @@ def run(
         n: Samples judged of each.
         quiet: Show no progress.
     """
-    rows = contest(out, ENTRIES, data=data, seeds=seeds, cpu_seconds=cpu_seconds, n=n, change=_squeezed, undo=_back, quiet=quiet)  # fmt: skip
+    rows = contest(out, ENTRIES, data=data, seeds=seeds, cpu_seconds=cpu_seconds, n=n, change=_squeezed, undo=_back, protocol="upper half of the bytes", quiet=quiet)  # fmt: skip
     draw(rows, {"frechet": "Frechet distance", "precision": "precision", "recall": "recall"}, out / "contest.png")
     return findings(rows)
 

@@ -21,11 +21,12 @@ from pushforward.anomaly import evaluate_field, field_of
 from pushforward.data.fetch import load
 from pushforward.data.images import ImageSet
 from pushforward.data.shifts import SHIFTS, impulses
-from pushforward.errors import DataError
+from pushforward.errors import DataError, NotSupported
 from pushforward.labs import Finding
-from pushforward.labs.contest import images_of, trained
+from pushforward.labs.contest import at_least, images_of, some, trained
 from pushforward.labs.drawing import panels
 from pushforward.metrics import auroc
+from pushforward.model import HasLogProb
 from pushforward.randomness import derive_seed
 from pushforward.report.figures import COLOURS
 from pushforward.training.checkpoint import write_atomic
@@ -60,7 +61,11 @@ def run(
         how = {"data": data, "cpu_seconds": cpu_seconds, "seed": seed, "out": out}
         (flow,) = trained("", [RECIPE], **how).values()  # type: ignore[arg-type]
         (background,) = trained("", [RECIPE], change=mutated, **how).values()  # type: ignore[arg-type]
-    test, train = images_of(flow.config, "test").images, images_of(flow.config).images
+    for name, each in (("flow", flow), ("background", background)):
+        if not isinstance(each.model, HasLogProb):
+            raise NotSupported(f"the {name} has no density; this lab is about likelihoods.")
+    at_least(10, n=n)
+    test, train = images_of(flow.config, "test").images, images_of(flow.config)
     n = min(n, len(test) // 2)
     shuffled = test[torch.randperm(len(test), generator=torch.Generator().manual_seed(0))]
     inliers, rest = shuffled[:n], shuffled[n : 2 * n]
@@ -74,7 +79,7 @@ def run(
     bits = inliers[0].numel() * math.log(2)
     values = {
         name: {k: evaluate_field(f, x) / bits for k, f in fields.items()}
-        for name, x in {"": inliers, "train": train[:n], **sets}.items()
+        for name, x in {"": inliers, "train": some(train, n), **sets}.items()
     }
     centre = values.pop("train")["flow"].mean()
     scores = {

@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from statistics import NormalDist
 
 from pushforward import runs
 from pushforward.data.images import save_grid, to_bytes
@@ -21,7 +22,7 @@ from pushforward.evaluation import Sides, Values, measure, reference
 from pushforward.families.gan.model import GAN
 from pushforward.families.gan.sampling import drs, log_ratio, top, truncated
 from pushforward.labs import Finding, Verdict
-from pushforward.labs.contest import trained
+from pushforward.labs.contest import at_least, one_trained
 from pushforward.labs.drawing import panels
 from pushforward.report.figures import COLOURS
 from pushforward.samplers.rejection import Drawn
@@ -45,7 +46,8 @@ def run(
         seed: Of training and samples.
         quiet: Show no progress.
     """
-    (found,) = trained(run, ["gan/dcgan"], data=data, cpu_seconds=cpu_seconds, seed=seed, out=out).values()
+    at_least(2, n=n)
+    found = one_trained(run, "gan/dcgan", data=data, cpu_seconds=cpu_seconds, seed=seed, out=out)
     model = found.model
     if not isinstance(model, GAN):
         raise NotSupported(f"{run} holds no GAN; truncation and rejection are theirs.")
@@ -93,12 +95,16 @@ def findings(points: Points) -> list[Finding]:
         first, last = by["plain"], list(by.values())[-1]
         out.append(_moved(f"{knob.capitalize()} raises precision.", last, first, "precision", 1))
         out.append(_moved(f"{knob.capitalize()} lowers recall.", last, first, "recall", -1))
-    best_knob, best = min(((f"{k} {s}", v) for k, by in points.items() for s, v in by.items() if s != "plain"), key=lambda kv: kv[1]["frechet"].value)  # fmt: skip
-    out.append(_moved(f"Some setting has a lower Frechet distance than plain sampling ({best_knob}).", best, next(iter(points.values()))["plain"], "frechet", -1))  # fmt: skip
+    settings = {f"{k} {name}": v for k, by in points.items() for name, v in by.items() if name != "plain"}
+    best = min(settings, key=lambda k: settings[k]["frechet"].value)
+    plain = next(iter(points.values()))["plain"]
+    out.append(_moved(f"Some setting has a lower Frechet distance than plain sampling ({best}, the best of {len(settings)}).", settings[best], plain, "frechet", -1, tried=len(settings)))  # fmt: skip
     return out
 
 
-def _moved(claim: str, a: Values, b: Values, metric: str, sign: int) -> Finding:
+def _moved(claim: str, a: Values, b: Values, metric: str, sign: int, tried: int = 1) -> Finding:
+    """By twice the standard error of the difference, or by as many as the choice among `tried` asks for (Bonferroni)."""
     change, error = sign * (a[metric].value - b[metric].value), math.hypot(a[metric].stderr, b[metric].stderr)
-    said: Verdict = "supported" if change > 2 * error else "not supported" if change < -2 * error else "unclear"
+    bar = -NormalDist().inv_cdf(0.0228 / tried)
+    said: Verdict = "supported" if change > bar * error else "not supported" if change < -2 * error else "unclear"
     return Finding(claim, said, f"{b[metric].value:.3g} to {a[metric].value:.3g} ± {error:.2g}.")

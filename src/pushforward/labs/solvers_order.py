@@ -55,6 +55,8 @@ def run(out: Path, *, longest: int = 512, points: int = 64, seed: int = 0, quiet
     """
     if longest < 64:
         raise ConfigError(f"longest={longest}: at least 64, or no slope can be fitted.")
+    if points < 1:
+        raise ConfigError(f"points={points}: at least 1.")
     schedule = VP()
     start = torch.randn(points, 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     x = start * schedule(torch.tensor(FIRST).double())[1]
@@ -112,4 +114,11 @@ def findings(orders: dict[str, float], few: dict[str, float]) -> list[Finding]:
     claim = f"For {FEW} evaluations the multistep solvers of higher order have a smaller error than DDIM and Heun."
     good = max(few["DPM-Solver++(2M)"], few["UniPC-2"]) < min(few["DDIM"], few["Heun"])
     said = ", ".join(f"{k} {v:.2g}" for k, v in few.items())
-    return [*out, Finding(claim, "supported" if good else "not supported", f"{said}; {best} is best.")]
+    return [
+        *out,
+        Finding(
+            claim,
+            "supported" if good else "not supported",
+            f"{said} (between those measured, by interpolation); {best} is best.",
+        ),
+    ]
