@@ -36,6 +36,9 @@ REPAIRS: dict[str, dict[str, Any]] = {
 REPAIRED = 7.5
 
 
+BEYOND = 1.1  # a pixel is saturated; black ones lie a hair beyond -1 in any sample
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What one setting did: share of samples of the class asked for, of pixels cut at the ends, and the figures."""
@@ -116,7 +119,7 @@ def outcome(x: Tensor, labels: Tensor, side: Any) -> Outcome:
     if logits is None:
         raise NotSupported("class accuracy needs an extractor that classifies: digits.")
     right = float((logits.argmax(dim=1) == labels).double().mean())
-    return Outcome(right, float((x.abs() > 1).double().mean()), judged(side, x))
+    return Outcome(right, float((x.abs() > BEYOND).double().mean()), judged(side, x))
 
 
 def findings(found: dict[str, Outcome], n: int) -> list[Finding]:
@@ -179,5 +182,5 @@ _CURVES = {
     "class accuracy": lambda o: o.accuracy,
     "Frechet distance": lambda o: o.values["frechet"].value,
     "recall": lambda o: o.values["recall"].value,
-    "share of pixels beyond [-1, 1]": lambda o: o.saturation,
+    f"share of pixels beyond ±{BEYOND}": lambda o: o.saturation,
 }
