@@ -20,7 +20,6 @@ from typing import Any
 
 KEPT = ("frechet", "precision", "recall", "class entropy")
 LENGTHS = {60: 10_000, 256: 10_000, 1024: 1_000, 4096: 500}  # moves -> samples
-SURE = 0.9
 
 
 def one(
@@ -32,11 +31,11 @@ def one(
     from pushforward import anomaly, provenance, runs
     from pushforward.build import change_sampler, resolve
     from pushforward.config import load_recipe
-    from pushforward.data.images import ImageSet, save_grid, to_bytes, to_model
+    from pushforward.data.images import save_grid, to_bytes, to_model
     from pushforward.evaluation import Sides, measure, reference
     from pushforward.families.energy.model import EnergyModel
-    from pushforward.metrics.features import extractor
-    from pushforward.randomness import SampleStream
+    from pushforward.labs.contest import images_of
+    from pushforward.labs.energies import drift, recognised
 
     name = recipe.replace("/", "-")
     settings = [*settings, f"train.seed={seed}"]
@@ -65,7 +64,6 @@ def one(
         "precision": config.train.precision, "parameters": provenance.parameters(model.network), "retries": run.retries,
         "gap": [[r["step"], r["energy/chain_energy"] - r["energy/data_energy"]] for r in log[:: max(1, len(log) // 60)] if "energy/chain_energy" in r],
     }  # fmt: skip
-    digits = extractor("digits")
     side = reference("mnist", n=10_000)
 
     # samples from noise, at several lengths; short ones are the beginnings of long ones
@@ -90,31 +88,16 @@ def one(
         }  # fmt: skip
 
     # from data: how far chains go
-    test = runs.load_data(config, "test")
-    assert isinstance(test, ImageSet)
-    start = to_model(test.images[:200])
-    change_sampler(model, None, [f"steps={256 if quick else 2048}"])
-    found["drift"] = {}
-    for k, chains in enumerate(model.walk(start, generator=SampleStream(seed, torch.arange(len(start)))), 1):
-        if k in (60, 256, 512, 1024, 2048):
-            found["drift"][k] = float((chains.x - start).flatten(1).norm(dim=1).mean())
+    start = to_model(images_of(config, "test").images[:200])
+    found["drift"] = drift(model, start, (60, 256) if quick else (60, 256, 512, 1024, 2048), seed=seed)
 
     # from noise: moves until the classifier is sure, and stays so, by the digit that it ends as
-    change_sampler(model, None, [f"steps={256 if quick else 1024}"])
-    seen: list[Any] = []
-    for k, x in enumerate(model.trajectory(500, generator=SampleStream(seed, torch.arange(500)))):
-        if k % 16 == 0:
-            logits = digits(to_bytes(x)).logits
-            assert logits is not None
-            seen.append(logits.softmax(dim=1))
-    path = torch.stack(seen)  # (moments, chains, classes)
-    last = path[-1].argmax(dim=1)
-    sure = (path.gather(2, last.expand(len(path), -1)[..., None]).squeeze(2) >= SURE).int().flip(0).cumprod(0).sum(0)
+    last, when = recognised(model, 500, 256 if quick else 1024, seed=seed)
     found["sure"] = {
         int(d): {
             "chains": int((last == d).sum()),
-            "share_sure": float((sure[last == d] > 0).float().mean()) if (last == d).any() else 0.0,
-            "median_moves": float(16 * (len(path) - sure[(last == d) & (sure > 0)].float()).median()) if ((last == d) & (sure > 0)).any() else None,
+            "share_sure": float((when[last == d] >= 0).float().mean()) if (last == d).any() else 0.0,
+            "median_moves": float(when[(last == d) & (when >= 0)].float().median()) if ((last == d) & (when >= 0)).any() else None,
         }
         for d in range(10)
     }  # fmt: skip
