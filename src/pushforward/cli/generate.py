@@ -159,7 +159,7 @@ def restore(
     images: Annotated[
         list[Path] | None,
         typer.Argument(
-            help="Image files, folders, .npz or .npy files; the first test images of the run's data when absent."
+            help="Image files, folders, .npz or .npy files; some test images of the run's data when absent."
         ),
     ] = None,
     operator: Annotated[
@@ -204,7 +204,7 @@ def restore(
         data = runs.load_data(loaded.config, "test")
         if not isinstance(data, ImageSet):
             raise NotSupported("restoring is for images; this run was trained on points.")
-        truth = to_model(data.images[:n])
+        truth = to_model(data.images[runs.spread(len(data), n)])  # some sets are sorted by class
     found, a = restoration.restore(
         loaded.model, truth, operator=operator, method=method, steps=steps, noise=0.05 if noise is None else noise, photons=photons,
         draws=draws, settings=settings or [], seed=seed, quiet=quiet,

@@ -310,7 +310,8 @@ def above(
     test = stats.ttest_rel(x, y, alternative="greater") if paired else stats.ttest_ind(x, y, equal_var=False, alternative="greater")  # fmt: skip
     p = float(test.pvalue)
     how = ("paired t-test" if paired else "Welch") + (f", best of {tried}" if tried > 1 else "")
-    return Finding(claim, verdict(min(1.0, tried * p) if p < 0.5 else p), f"{said} over {len(a)} seeds, p = {min(1.0, tried * p):.2g} ({how}, one-sided).")  # fmt: skip
+    said_so: Verdict = "supported" if tried * p < 0.05 else "not supported" if p > 0.95 else "unclear"
+    return Finding(claim, said_so, f"{said} over {len(a)} seeds, p = {min(1.0, tried * p):.2g} ({how}, one-sided).")  # fmt: skip
 
 
 def below(claim: str, a: Sequence[float], b: Sequence[float], *, form: str = ".3g", paired: bool = False, tried: int = 1) -> Finding:  # fmt: skip
@@ -333,7 +334,9 @@ def more_often(claim: str, rows: Rows, a: str, b: str) -> Finding:
     table = [[lost[a], len(rows[a]) - lost[a]], [lost[b], len(rows[b]) - lost[b]]]
     p, less = (float(stats.fisher_exact(table, alternative=side)[1]) for side in ("greater", "less"))
     said = f"{lost[a]:g} of {len(rows[a])} seeds with {a}, {lost[b]:g} of {len(rows[b])} with {b}, p = {p:.2g} (Fisher, one-sided)."
-    return Finding(claim, "supported" if p < 0.051 else "not supported" if less < 0.051 else "unclear", said)
+    return Finding(
+        claim, "supported" if p <= 0.05 + 1e-9 else "not supported" if less <= 0.05 + 1e-9 else "unclear", said
+    )
 
 
 def verdict(p: float) -> Verdict:

@@ -59,7 +59,7 @@ def run(
     Args:
         out: Folder of posterior.json, posterior.png and pictures.
         run: A diffusion run's folder; `diffusion/ddpm` is trained when empty.
-        data: What it is trained on; its first test images are measured.
+        data: What it is trained on; some of its test images are measured.
         train_steps: Of its training.
         width: Of its network.
         operator: The measurement.
@@ -78,7 +78,7 @@ def run(
         raise DataError(
             f"{data}: this lab looks at reconstructions by the digit encoder, which wants grey images of 28 x 28."
         )
-    truth, by = to_model(test.images[:n]), extractor("digits")
+    truth, by = to_model(test.images[runs.spread(len(test), n)]), extractor("digits")
     curves: Curves = {}
     for method, counts in STEPS.items():
         curves[method] = {}

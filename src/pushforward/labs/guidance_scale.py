@@ -41,7 +41,7 @@ BEYOND = 1.1  # a pixel is saturated; black ones lie a hair beyond -1 in any sam
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one setting did: share of samples of the class asked for, of pixels cut at the ends, and the figures."""
+    """What one setting did: share of samples of the class asked for, of saturated pixels, and the figures."""
 
     accuracy: float
     saturation: float
