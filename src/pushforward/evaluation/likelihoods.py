@@ -20,7 +20,7 @@ from pushforward.families.energy.model import EnergyModel
 from pushforward.metrics.likelihood import Kind, Likelihood, likelihood
 from pushforward.model import HasLogProb
 from pushforward.randomness import SampleStream, derive_seed
-from pushforward.runs import Run, load_data
+from pushforward.runs import Run, load_data, spread
 from pushforward.samplers.annealed import annealed_log_z
 
 FEW = 500  # test samples of the densities that are dear: along the ODE
@@ -28,7 +28,7 @@ CHAINS, LEVELS = 200, 500  # of AIS
 
 
 def likelihood_of(run: Run, n: int, *, seed: int = 0) -> Likelihood | None:
-    """Of the first n test samples of a run's data (fewer where each is dear); None for a model without any density.
+    """Of n test samples of a run's data (fewer where each is dear); None for a model without any density.
 
     Args:
         run: Any.
@@ -41,7 +41,9 @@ def likelihood_of(run: Run, n: int, *, seed: int = 0) -> Likelihood | None:
     model, data = run.model, load_data(run.config, "test")
     g = torch.Generator().manual_seed(derive_seed(seed, "likelihood"))
     if isinstance(data, ImageSet):
-        x, offset, labels = to_model(data.images[:n]), -data.images[0].numel() * math.log(127.5), data.labels
+        chosen = spread(len(data), n)  # some sets are sorted by class
+        x, offset = to_model(data.images[chosen]), -data.images[0].numel() * math.log(127.5)
+        labels = None if data.labels is None else data.labels[chosen]
     else:
         x, offset, labels = (
             data.sample(n, generator=SampleStream(derive_seed(seed, "test"), torch.arange(n))),
