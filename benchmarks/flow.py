@@ -18,7 +18,7 @@ import torch
 
 from pushforward import provenance, runs
 from pushforward.build import resolve
-from pushforward.config import load_recipe
+from pushforward.config import load_recipe, parse, read
 from pushforward.data.images import ImageSet, save_grid, to_bytes, to_model
 from pushforward.evaluation import Sides, measure, reference
 from pushforward.families.flow.model import FlowModel
@@ -37,7 +37,7 @@ def one(recipe: str, seed: int, minutes: float, settings: list[str], folder: Pat
     steps = max(100, int(60 * minutes / ((time.process_time() - began) / 20)))
     out = folder / f"{recipe.replace('/', '-')}-{seed}-{minutes:g}"
     if (out / "config.toml").exists():
-        config = runs.configs.parse(runs.configs.read(out / "config.toml"), str(out))
+        config = parse(read(out / "config.toml"), str(out))
     else:
         rest = [
             f"train.steps={steps}",

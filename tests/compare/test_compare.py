@@ -22,6 +22,7 @@ import pytest
 import torch
 from PIL import Image
 
+import pushforward
 from pushforward import provenance, runs
 from pushforward.build import resolve
 from pushforward.compare import compare, engines, write_tables
@@ -395,7 +396,10 @@ def test_going_on_repeats_nothing_and_adds_what_is_new(tmp_path: Path, in_this_p
 def test_a_failed_cell_is_told_and_not_fatal(tmp_path: Path, in_this_process: None) -> None:
     bad = tmp_path / "bad.toml"
     bad.write_text(
-        Path(runs.__file__).parent.joinpath("recipes/gan/vanilla.toml").read_text().replace("lr = ", "lr = 1e30  # ")
+        Path(pushforward.__file__)
+        .parent.joinpath("recipes/gan/vanilla.toml")
+        .read_text()
+        .replace("lr = ", "lr = 1e30  # ")
     )
     place = tmp_path / "c/cells/bad"  # a picture from before it failed does not make it judged
     small(tmp_path / "c", ["gan/lsgan"], seeds=1, budget="30steps")

@@ -11,6 +11,7 @@ from accelerate.state import AcceleratorState
 
 from pushforward import runs
 from pushforward.config import load_recipe, parse, read
+from pushforward.runs import parts
 from pushforward.training import precision
 
 SMALL = ["train.steps=4", "train.log_every=2", "train.checkpoint_every=2", "train.sample_every=4", "train.batch_size=8"]
@@ -35,10 +36,10 @@ def test_it_can_be_timed_here() -> None:
 
 def test_what_was_decided_stays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     auto = load_recipe("gan/toy", [*SMALL, 'train.precision="auto"'])
-    monkeypatch.setattr(runs, "faster_precision", lambda device: "bf16")
+    monkeypatch.setattr(parts, "faster_precision", lambda device: "bf16")
     out = runs.train(auto, tmp_path / "run", quiet=True)
     assert parse(read(out / "config.toml"), "").train.precision == "bf16"
-    monkeypatch.setattr(runs, "faster_precision", lambda device: "no")
+    monkeypatch.setattr(parts, "faster_precision", lambda device: "no")
     longer = load_recipe("gan/toy", [*SMALL, 'train.precision="auto"', "train.steps=6"])
     runs.train(longer, out, resume=True, quiet=True)
     assert parse(read(out / "config.toml"), "").train.precision == "bf16"

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 
 from pushforward import pictures, provenance, runs
+from pushforward.build import resolve
 from pushforward.compare.budget import Flops, flops_a_step
 from pushforward.compare.engines import PARENT
 from pushforward.compare.plan import Entry, Plan, cell_file, cell_folder
@@ -124,7 +125,7 @@ def _work(plan: Plan, entry: Entry, seed: int, folder: Path, file: Path) -> dict
 
 def _flops(entry: Entry, seed: int, folder: Path) -> float:
     """Operations of one training step, by a short trial on the same data."""
-    config = runs.load_run(folder).config if entry.run is not None else runs.resolve(entry.resolved(seed))
+    config = runs.load_run(folder).config if entry.run is not None else resolve(entry.resolved(seed))
     config = config.model_copy(update={"train": config.train.model_copy(update={"tracker": None, "precision": "no"})})
     return flops_a_step(runs.make_trainer(config, runs.load_data(config)))
 
