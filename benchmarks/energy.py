@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 KEPT = ("frechet", "precision", "recall", "class entropy")
-LENGTHS = {60: 10_000, 256: 10_000, 1024: 1_000, 4096: 500}  # moves -> samples
+LENGTHS = [((60, 256), 10_000), ((1024,), 1_000), ((4096,), 500)]  # moves, of one walk, and samples
 
 
 def one(
@@ -29,13 +29,14 @@ def one(
 
     torch.set_num_threads(1)
     from pushforward import anomaly, provenance, runs
-    from pushforward.build import change_sampler, resolve
+    from pushforward.build import resolve
     from pushforward.config import load_recipe
-    from pushforward.data.images import save_grid, to_bytes, to_model
+    from pushforward.data.images import save_grid, to_model
     from pushforward.evaluation import Sides, measure, reference
     from pushforward.families.energy.model import EnergyModel
-    from pushforward.labs.contest import images_of
-    from pushforward.labs.energies import drift, recognised
+    from pushforward.labs.contest import images_of, some
+    from pushforward.labs.energies import along, drift, recognised
+    from pushforward.training.precision import computing_in
 
     name = recipe.replace("/", "-")
     settings = [*settings, f"train.seed={seed}"]
@@ -66,18 +67,16 @@ def one(
     }  # fmt: skip
     side = reference("mnist", n=10_000)
 
-    # samples from noise, at several lengths; short ones are the beginnings of long ones
-    def sample(steps: int, n: int) -> tuple[Any, float]:
-        change_sampler(model, None, [f"steps={steps}"])
+    # samples from noise, at several lengths
+    found["lengths"], after = {}, {}
+    for lengths, n in LENGTHS[:1] if quick else LENGTHS:
         began = time.process_time()
-        return to_bytes(runs.sample(model, n, seed=seed)), time.process_time() - began
-
-    found["lengths"] = {}
-    for length, n in LENGTHS.items():
-        if quick and length > 256:
-            continue
-        n = min(n, 1000) if quick else n
-        x, spent = sample(length, n)
+        with computing_in(config.train.precision):
+            walked = along(model, min(n, 1000) if quick else n, lengths, seed=seed)
+        spent = time.process_time() - began
+        after |= {k: (x, spent * k / max(lengths)) for k, x in walked.items()}
+    for length, (x, spent) in after.items():
+        n = len(x)
         if pictures is not None:
             save_grid(x[:100], pictures / f"energy-{name}-{seed}-{length}.png", columns=20)
         values = measure(Sides(side.real, side.by(x), side.floor["floor"]), ["frechet", "precision-recall", "classes"])
@@ -88,11 +87,13 @@ def one(
         }  # fmt: skip
 
     # from data: how far chains go
-    start = to_model(images_of(config, "test").images[:200])
-    found["drift"] = drift(model, start, (60, 256) if quick else (60, 256, 512, 1024, 2048), seed=seed)
+    start = to_model(some(images_of(config, "test"), 200))
+    with computing_in(config.train.precision):
+        found["drift"] = drift(model, start, (60, 256) if quick else (60, 256, 512, 1024, 2048), seed=seed)
 
     # from noise: moves until the classifier is sure, and stays so, by the digit that it ends as
-    last, when = recognised(model, 500, 256 if quick else 1024, seed=seed)
+    with computing_in(config.train.precision):
+        last, when = recognised(model, 500, 256 if quick else 1024, seed=seed)
     found["sure"] = {
         int(d): {
             "chains": int((last == d).sum()),

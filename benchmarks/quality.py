@@ -50,7 +50,7 @@ def one(
         with trainer.ema.swapped_in():
             model.settle()
             model.eval()
-            x = to_bytes(runs.sample(model, n, seed=seed))
+            x = to_bytes(runs.sample(model, n, seed=seed, precision=config.train.precision))
             model.train()
         sampling = time.process_time() - start
         values = measure(Sides(side.real, side.by(x), side.floor["floor"]), METRICS)

@@ -73,6 +73,8 @@ def test_mistakes_are_answered_in_words(run: Path, tmp_path: Path) -> None:
     assert "unipc" in refused("sample", run, "--sampler", "unipcc")
     assert "churn" in refused("sample", run, "--set", "chrun=3")
     assert "--calibrate" in refused("sample", run, "--calibrate", "--sampler", "ddim")
+    assert "no or bf16" in refused("sample", run, "--precision", "fp8")
+    assert "--frames" in refused("sample", run, "--precision", "bf16", "--frames", "3")
     assert "at least 2" in refused("sample", run, "--set", "steps=1")
     assert "integer" in refused("sample", run, "--set", "steps=many")
     assert "inpaint-box" in refused("restore", run, "--operator", "inpaint")

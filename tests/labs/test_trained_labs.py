@@ -12,8 +12,9 @@ import pytest
 import torch
 from scipy import integrate, stats
 
-from pushforward import labs
-from pushforward.data.images import to_model
+from pushforward import labs, runs
+from pushforward.build import change_sampler
+from pushforward.data.images import to_bytes, to_model
 from pushforward.errors import ConfigError
 from pushforward.families.diffusion.schedules import VP
 from pushforward.families.energy.model import EnergyModel, Sampler, Training
@@ -434,3 +435,19 @@ def test_chains_drift_as_their_energy_says_and_digits_are_recognised() -> None:
     last, when = energies.recognised(model, 5, 64)
     assert set(last.tolist()) == {int(test.labels[0])}  # type: ignore[index]
     assert ((when > 0) & (when <= 48)).all()
+
+
+def test_samples_along_one_walk_are_those_of_each_length() -> None:
+    torch.manual_seed(0)
+    model = EnergyModel(
+        network=torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 1), torch.nn.Flatten(0)),
+        shape=(1, 8, 8),
+        terms=(),
+        sampler=Sampler(step_size=1.0, noise=0.1),
+        training=Training(),
+        rows=1,
+    ).eval()
+    found = energies.along(model, 7, [3, 8], seed=5, batch_size=4)
+    for moves, x in found.items():
+        change_sampler(model, None, [f"steps={moves}"])
+        assert torch.equal(x, to_bytes(runs.sample(model, 7, seed=5, batch_size=4)))

@@ -210,3 +210,11 @@ def test_hub_networks_that_are_not_there(monkeypatch: pytest.MonkeyPatch, tmp_pa
     )
     with pytest.raises(DataError, match="neither in the hub's cache"):
         features.HubVision("clip")
+
+
+def test_features_are_in_full_precision_wherever_they_are_asked_for() -> None:
+    images = torch.randint(0, 256, (4, 1, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    plain = extractor("digits")(images)
+    with torch.autocast("cpu", torch.bfloat16):
+        low = extractor("digits")(images)
+    assert torch.equal(plain.features, low.features)

@@ -51,3 +51,13 @@ def test_penalties_and_consistency_run_in_bfloat16(recipe: str, tmp_path: Path) 
     out = runs.train(load_recipe(recipe, small, data="mnist-5k"), tmp_path / "run", quiet=True)
     x = runs.sample(runs.load_run(out).model, 3)
     assert x.dtype == torch.float32 and torch.isfinite(x).all()
+
+
+def test_samples_in_bfloat16_are_nearly_those_in_float32(tmp_path: Path) -> None:
+    model = runs.load_run(
+        runs.train(load_recipe("gan/dcgan", SMALL[:1] + SMALL[4:], data="mnist-5k"), tmp_path / "run", quiet=True)
+    ).model
+    plain, low = (runs.sample(model, 4, precision=p) for p in ("no", "bf16"))
+    assert low.dtype == torch.float32
+    assert not torch.equal(plain, low)
+    assert float((plain - low).abs().max()) < 0.05

@@ -246,7 +246,7 @@ def _one(config: RunConfig, data: ImageSet, cpu_seconds: float, n: int, side: Re
     try:
         trainer = train_for(config, data, cpu_seconds)
         with averaged(trainer) as model:
-            x = runs.sample(model, n, seed=config.train.seed)
+            x = runs.sample(model, n, seed=config.train.seed, precision=config.train.precision)
             x = to_bytes(x if undo is None else undo(name, x))
             if config.train.seed == 0:
                 save_grid(x[:40], out / f"{_plain(name)}.png", columns=10)

@@ -14,7 +14,7 @@ from pushforward.families.energy.model import EnergyModel
 from pushforward.labs.contest import Look, config_of, images_of, some
 from pushforward.metrics.features import extractor
 from pushforward.model import GenerativeModel
-from pushforward.randomness import SampleStream
+from pushforward.randomness import SampleStream, derive_seed
 
 SURE, EVERY = 0.9, 16  # probability from which a digit is recognised, and moves between looks
 
@@ -24,6 +24,21 @@ def drift(model: EnergyModel, start: Tensor, moves: Sequence[int], *, seed: int 
     change_sampler(model, None, [f"steps={max(moves)}"])
     chains = model.walk(start, generator=SampleStream(seed, torch.arange(len(start))))
     return {k: float((c.x - start).flatten(1).norm(dim=1).mean()) for k, c in enumerate(chains, 1) if k in moves}
+
+
+def along(
+    model: EnergyModel, n: int, moves: Sequence[int], *, seed: int = 0, batch_size: int = 500
+) -> dict[int, Tensor]:
+    """Samples from noise after several numbers of moves, uint8 (n, C, H, W) each: those of one walk, each as `runs.sample` gives it for that length."""
+    change_sampler(model, None, [f"steps={max(moves)}"])
+    parts: dict[int, list[Tensor]] = {k: [] for k in moves}
+    for low in range(0, n, batch_size):
+        index = torch.arange(low, min(low + batch_size, n))
+        stream = SampleStream(derive_seed(seed, "sample"), index)
+        for k, x in enumerate(model.trajectory(len(index), generator=stream)):
+            if k in parts:
+                parts[k].append(to_bytes(x))
+    return {k: torch.cat(v) for k, v in parts.items()}
 
 
 def recognised(model: EnergyModel, n: int, moves: int, *, seed: int = 0) -> tuple[Tensor, Tensor]:

@@ -11,18 +11,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from pushforward import runs
-from pushforward.build import change_sampler
-from pushforward.data.images import save_grid, to_bytes, to_model
+from pushforward.data.images import save_grid, to_model
 from pushforward.errors import ConfigError, NotSupported
 from pushforward.evaluation import reference
 from pushforward.families.energy.model import EnergyModel
 from pushforward.labs import Finding
 from pushforward.labs.contest import at_least, images_of, one_trained, some, usual, wilson
 from pushforward.labs.drawing import panels
-from pushforward.labs.energies import drift, recognised
+from pushforward.labs.energies import along, drift, recognised
 from pushforward.report.figures import COLOURS
 from pushforward.training.checkpoint import write_atomic
+from pushforward.training.precision import computing_in
 
 USUAL = 256  # moves that are said to be enough
 Found = dict[str, dict[str, float]]
@@ -53,14 +52,15 @@ def run(
         raise NotSupported(f"{run} holds no energy model; this lab is about those.")
     side, lengths = reference(data, n=n), [k for k in (16, 64, 256, 1024, 2048, 4096) if k <= longest]
     judged: Found = {}
-    for length in lengths:
-        change_sampler(model, None, [f"steps={length}"])
-        x = to_bytes(runs.sample(model, n, seed=seed))
+    with computing_in(found.config.train.precision):
+        after = along(model, n, lengths, seed=seed)
+    for length, x in after.items():
         save_grid(x[:40], out / f"after-{length}.png", columns=10)
         judged[str(length)] = usual(x, side)
         if not quiet:
             print(f"{length} moves: Frechet {judged[str(length)]['frechet']:.1f}", flush=True)
-    last, when = recognised(model, chains, min(1024, longest), seed=seed)
+    with computing_in(found.config.train.precision):
+        last, when = recognised(model, chains, min(1024, longest), seed=seed)
     digits: Found = {}
     for d in range(10):
         mine = when[last == d]
@@ -68,7 +68,8 @@ def run(
         digits[str(d)] = {"chains": len(mine), "in time": float(((mine >= 0) & (mine <= USUAL)).double().mean()) if len(mine) else 0.0}  # fmt: skip
         digits[str(d)] |= {f"{q}": float(sure.quantile(q)) for q in (0.25, 0.5, 0.75)} if len(sure) else {}
     start = to_model(some(images_of(found.config, "test"), 100))
-    gone = drift(model, start, lengths, seed=seed)
+    with computing_in(found.config.train.precision):
+        gone = drift(model, start, lengths, seed=seed)
     write_atomic(out / "langevin.json", json.dumps({"lengths": judged, "digits": digits, "drift": gone}, indent=1))
     _draw(judged, digits, gone, out / "langevin.png")
     return findings(judged, digits, gone)

@@ -54,8 +54,15 @@ class Extractor(ABC):
     sha256: str
     batch_size = 500
 
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Features:
+        """Features in float32, whatever precision the caller computes in."""
+        with torch.autocast(images.device.type, enabled=False):
+            return self.extract(images)
+
     @abstractmethod
-    def __call__(self, images: Tensor) -> Features: ...
+    def extract(self, images: Tensor) -> Features:
+        """What `__call__` gives, without gradients and in float32 already."""
 
 
 class Digits(Extractor):
@@ -70,8 +77,7 @@ class Digits(Extractor):
         prefer_channels_last(self.net)
         self.net.load_state_dict({k: v.float() for k, v in load(raw).items()})
 
-    @torch.no_grad()
-    def __call__(self, images: Tensor) -> Features:
+    def extract(self, images: Tensor) -> Features:
         if images.shape[1:] != (1, 28, 28):
             raise NotSupported(
                 f"the extractor 'digits' knows 28x28 grey images; these are {tuple(images.shape[1:])}. Use --extractor pixels, or resize them (data.size = 28, data.channels = 1)."
@@ -88,7 +94,7 @@ class Pixels(Extractor):
     name = "pixels"
     sha256 = hashlib.sha256(b"pushforward pixels: x / 127.5 - 1, flattened").hexdigest()
 
-    def __call__(self, images: Tensor) -> Features:
+    def extract(self, images: Tensor) -> Features:
         return Features(to_model(images).flatten(1))
 
 
@@ -98,7 +104,7 @@ class Points(Extractor):
     name = "points"
     sha256 = hashlib.sha256(b"pushforward points: identity").hexdigest()
 
-    def __call__(self, images: Tensor) -> Features:
+    def extract(self, images: Tensor) -> Features:
         return Features(images.flatten(1))
 
 
@@ -132,8 +138,7 @@ class RandomVGG(Extractor):
         self.net = nn.Sequential(*layers).eval()
         prefer_channels_last(self.net)
 
-    @torch.no_grad()
-    def __call__(self, images: Tensor) -> Features:
+    def extract(self, images: Tensor) -> Features:
         def part(x: Tensor) -> Tensor:
             y = to_model(x)
             if y.shape[-2:] != (32, 32):
@@ -179,8 +184,7 @@ class Inception(Extractor):
         self.resize = RESIZES[resize]
         self.sha256 = hashlib.sha256(f"{digest} {resize}".encode()).hexdigest()
 
-    @torch.no_grad()
-    def __call__(self, images: Tensor) -> Features:
+    def extract(self, images: Tensor) -> Features:
         features, logits = [], []
         for x in images.split(self.batch_size):
             y = self.resize(x.expand(-1, 3, -1, -1).float(), 299).sub_(128).div_(128)
@@ -238,8 +242,7 @@ class HubVision(Extractor):
             digest.update(key.encode() + value.numpy().tobytes())
         self.sha256 = digest.hexdigest()
 
-    @torch.no_grad()
-    def __call__(self, images: Tensor) -> Features:
+    def extract(self, images: Tensor) -> Features:
         def part(x: Tensor) -> Tensor:
             y = resize_pil_bicubic(x.expand(-1, 3, -1, -1).float(), 224).div_(255).sub_(self.mean).div_(self.sd)
             out = self.net(pixel_values=y)

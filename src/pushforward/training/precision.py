@@ -16,6 +16,11 @@ Precision = Literal["no", "bf16"]
 GAIN = 1.4  # times faster that bfloat16 must be
 
 
+def computing_in(precision: str, device: str = "cpu") -> torch.autocast:
+    """Networks in this context compute in bfloat16 where that is safe, if precision is "bf16"; as they are otherwise."""
+    return torch.autocast(device, torch.bfloat16, enabled=precision == "bf16")
+
+
 @lru_cache(maxsize=4)
 def faster_precision(device: str) -> Precision:
     """A convolution, forwards and backwards, in both precisions: some tens of milliseconds, once a process.
