@@ -38,18 +38,22 @@ class DiffusersDenoiser(nn.Module, Denoiser):
         self.classes: int | None = network.config.num_class_embeds  # type: ignore[union-attr, assignment]
 
     def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
-        index = (t.double() * self.schedule.steps - 1).clamp(min=0).float().expand(len(x)).to(x.device)  # type: ignore[attr-defined]
         if labels is None and self.classes is not None:
             raise NotSupported(
                 f'this network was trained with {self.classes} labels and knows no "none" among them: give some.'
             )
         said: dict[str, Any] = {} if labels is None else {"class_labels": labels}
-        raw = self.network(x, index, **said).sample
-        alpha, sigma = levels(self.schedule, t, x)
-        c = PARAMETRISATIONS[self.parametrisation](alpha, sigma, 1.0)
-        return c.skip * x + c.out * raw
+        return denoised_by(self, x, t, **said)
 
     __call__ = nn.Module.__call__
+
+
+def denoised_by(of: Any, x: Tensor, t: Tensor, **said: Any) -> Tensor:
+    """The expected data, from what a network of theirs gives at an index of its table: `of` has network, schedule and parametrisation."""
+    index = (t.double() * of.schedule.steps - 1).clamp(min=0).float().expand(len(x)).to(x.device)
+    alpha, sigma = levels(of.schedule, t, x)
+    c = PARAMETRISATIONS[of.parametrisation](alpha, sigma, 1.0)
+    return c.skip * x + c.out * of.network(x, index, **said).sample
 
 
 def load_diffusers(source: str | Path) -> DiffusersDenoiser:
@@ -62,36 +66,59 @@ def load_diffusers(source: str | Path) -> DiffusersDenoiser:
         NotSupported: diffusers is missing, or the pipeline works in another way (latents, text, a rescaled table).
         CheckpointError: nothing readable there.
     """
-    try:
-        from diffusers import DiffusionPipeline, UNet2DModel
-    except ImportError as error:
-        raise NotSupported("loading their checkpoints needs diffusers: pip install 'pushforward[hub]'.") from error
-    folder = Path(source)
-    if not folder.exists():
-        try:
-            folder = Path(DiffusionPipeline.download(str(source), use_safetensors=True))
-        except Exception as error:  # whatever the hub's client raises: offline, unknown, private
-            raise CheckpointError(f"{source}: no folder here, and the hub gave nothing ({error}).") from error
-    index, noise = _json(folder / "model_index.json"), _json(folder / "scheduler" / "scheduler_config.json")
+    folder = locate(source)
+    from diffusers import UNet2DModel
+
+    index = read_json(folder / "model_index.json")
     others = [k for k, v in index.items() if isinstance(v, list) and v[0] and k not in ("unet", "scheduler")]
     if others or index.get("unet", [None, None])[1] != "UNet2DModel":
         raise NotSupported(
             f"{source} is a {index.get('_class_name', 'pipeline')} with {', '.join(others) or index.get('unet')}: only unconditional and "
-            "class-conditional models of pixels (UNet2DModel) are loaded. Use its own pipeline for the rest."
+            "class-conditional models of pixels (UNet2DModel) are loaded here; `text.load_text_to_image` knows Stable Diffusion 1 and 2."
         )
     try:
         network = UNet2DModel.from_pretrained(folder / "unet", use_safetensors=True)
     except (OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{folder / 'unet'}: no weights that can be read ({error}).") from error
+    return DiffusersDenoiser(network.eval(), *levels_of(folder, str(source)))
+
+
+def locate(source: str | Path) -> Path:
+    """The folder of a pipeline, downloaded if it is a name on the hub.
+
+    Raises:
+        NotSupported: diffusers is missing.
+        CheckpointError: no folder, and nothing on the hub.
+    """
+    try:
+        from diffusers import DiffusionPipeline
+    except ImportError as error:
+        raise NotSupported("loading their checkpoints needs diffusers: pip install 'pushforward[hub]'.") from error
+    folder = Path(source)
+    if folder.exists():
+        return folder
+    try:
+        return Path(DiffusionPipeline.download(str(source), use_safetensors=True))
+    except Exception as error:  # whatever the hub's client raises: offline, unknown, private
+        raise CheckpointError(f"{source}: no folder here, and the hub gave nothing ({error}).") from error
+
+
+def levels_of(folder: Path, source: str) -> tuple[Discrete, str]:
+    """The schedule that a pipeline's network was trained with, and what the network gives.
+
+    Raises:
+        NotSupported: another kind of table, or of output.
+    """
+    noise = read_json(folder / "scheduler" / "scheduler_config.json")
     predicts = noise.get("prediction_type", "epsilon")
     if predicts not in _PREDICTS:
         raise NotSupported(
             f"{source}: prediction_type {predicts!r} is not known here; there are {', '.join(_PREDICTS)}."
         )
-    return DiffusersDenoiser(network.eval(), Discrete(_table(noise, str(source))), _PREDICTS[predicts])
+    return Discrete(_table(noise, source)), _PREDICTS[predicts]
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf8"))
         return found
