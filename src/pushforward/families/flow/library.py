@@ -18,6 +18,7 @@ from pushforward.families.flow.bijections import (
     Conv1x1,
     Coupling,
     MultiScale,
+    SplineCoupling,
     Squeeze,
     channelwise,
     checkerboard,
@@ -116,8 +117,9 @@ def coupling(
     width: int = 64,
     blocks: int = 1,
     checkerboards: int = 4,
+    bins: int = 0,
 ) -> Bijection:
-    """Affine couplings of images: 2x2 pixels into channels, couplings on checkerboards, then levels of scale, mixing and coupling by channels.
+    """Couplings of images, affine or by splines: 2x2 pixels into channels, couplings on checkerboards, then levels of scale, mixing and coupling by channels.
 
     Args:
         shape: (C, H, W).
@@ -127,25 +129,28 @@ def coupling(
         width: Of the networks' hidden layers.
         blocks: Residual blocks of a network.
         checkerboards: Couplings of pixels by pixels in front.
+        bins: Of each coupling's splines; 0 for none.
     """
-    if levels < 1 or steps < 1 or width < 1 or blocks < 0 or checkerboards < 0:
-        raise ValueError("levels, steps and width must be at least 1, blocks and checkerboards at least 0")
+    if levels < 1 or steps < 1 or width < 1 or blocks < 0 or checkerboards < 0 or bins < 0:
+        raise ValueError("levels, steps and width must be at least 1, blocks, checkerboards and bins at least 0")
     if len(shape) != 3 or any(side % 2**levels for side in shape[1:]):
         raise ValueError(f"coupling needs images whose sides halve {levels} times; got shape {tuple(shape)}")
 
-    def network(channels: int) -> ConvConditioner:
-        return ConvConditioner(channels, width=width, blocks=blocks, context=context)
+    def couple(mask: Tensor, shape: tuple[int, ...]) -> Bijection:
+        outputs = 3 * bins + 1 if bins else 2
+        network = ConvConditioner(shape[0], outputs=outputs, width=width, blocks=blocks, context=context)
+        return SplineCoupling(mask, network, shape, bins=bins) if bins else Coupling(mask, network)
 
     c, h, w = 4 * shape[0], shape[1] // 2, shape[2] // 2
     front: list[Bijection] = [Squeeze()]
     for k in range(checkerboards):
-        front.append(Coupling(checkerboard((c, h, w), odd=bool(k % 2)), network(c)))
+        front.append(couple(checkerboard((c, h, w), odd=bool(k % 2)), (c, h, w)))
     made: list[Bijection] = []
     shapes = []
     for _ in range(levels):
         parts: list[Bijection] = []
         for k in range(steps):
-            parts += [ActNorm(c), Conv1x1(c), Coupling(channelwise((c, h, w), odd=bool(k % 2)), network(c))]
+            parts += [ActNorm(c), Conv1x1(c), couple(channelwise((c, h, w), odd=bool(k % 2)), (c, h, w))]
         made.append(Chain(parts))
         shapes.append((c, h, w))
         c, h, w = 2 * c, h // 2, w // 2
