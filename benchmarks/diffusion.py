@@ -1,10 +1,14 @@
-"""Diffusion against diffusers: images/s of a training step, and image-evaluations/s of DDIM, with networks of equal FLOPs.
+"""Diffusion against diffusers and denoising-diffusion-pytorch: images/s of a training step, image-evaluations/s of DDIM, networks of equal FLOPs.
 
-    python benchmarks/diffusion.py [--rounds 3] [--seconds 15] [--json docs/results/diffusion-speed.json]
+    python -m pip install --no-deps --target PEERS denoising-diffusion-pytorch einops ema-pytorch
+    PYTHONPATH=PEERS python benchmarks/diffusion.py [--rounds 3] [--seconds 15] [--json docs/results/diffusion-speed.json]
 
-The peer is the training loop of diffusers' tutorial for unconditional models (UNet2DModel of 1.6 M parameters at 32 x 32, AdamW, clipped gradients,
-`.item()` a step; its data come from memory, not through PIL) and its DDIMScheduler. Ours is `diffusion/ddpm` through `Trainer` with our U-Net as wide as gives the
-same FLOPs. Each measurement is a process of its own, in turn; medians. The limit is the step's multiplications over the machine's float32 GEMM rate.
+diffusers: the training loop of its tutorial for unconditional models (UNet2DModel of 1.6 M parameters at 32 x 32, AdamW, clipped gradients, `.item()` a
+step; its data come from memory, not through PIL) and its DDIMScheduler. denoising-diffusion-pytorch: its Unet, its GaussianDiffusion, and the step of its
+Trainer (Adam, clipped gradients, `.item()`, its EMA); what it imports of torchvision and pytorch-fid for files and judging is not touched here and is replaced by
+empty modules. Ours is `diffusion/ddpm` through `Trainer` with our U-Net as wide as gives the same FLOPs. All in float32; then ours and diffusers' in bfloat16
+too, which `precision = "auto"` takes where a trial finds it faster. Each measurement is a process of its own, in turn; medians.
+The limit is the step's multiplications over the machine's float32 GEMM rate.
 """
 
 from __future__ import annotations
@@ -15,7 +19,9 @@ import statistics
 import subprocess
 import sys
 import time
+import types
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +45,7 @@ def images() -> torch.Tensor:
     return torch.randint(0, 256, (4096, 1, SIDE, SIDE), generator=g, dtype=torch.uint8)
 
 
-def peer_training() -> Callable[[], int]:
+def peer_training(low: bool = False) -> Callable[[], int]:
     from diffusers import DDPMScheduler
 
     model, scheduler = peer_network().train(), DDPMScheduler(num_train_timesteps=1000)
@@ -57,7 +63,8 @@ def peer_training() -> Callable[[], int]:
             (clean,) = next(state["batches"])
         noise = torch.randn(clean.shape)
         t = torch.randint(0, 1000, (len(clean),))
-        loss = F.mse_loss(model(scheduler.add_noise(clean, noise, t), t).sample, noise)
+        with torch.autocast("cpu", torch.bfloat16, enabled=low):
+            loss = F.mse_loss(model(scheduler.add_noise(clean, noise, t), t).sample.float(), noise)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
@@ -69,8 +76,7 @@ def peer_training() -> Callable[[], int]:
     return step
 
 
-@torch.no_grad()
-def peer_sampling() -> Callable[[], int]:
+def peer_sampling(low: bool = False) -> Callable[[], int]:
     from diffusers import DDIMScheduler
 
     model, scheduler = peer_network().eval(), DDIMScheduler(num_train_timesteps=1000)
@@ -80,13 +86,70 @@ def peer_sampling() -> Callable[[], int]:
         scheduler.set_timesteps(STEPS)
         x = torch.randn(DRAWN, 1, SIDE, SIDE)
         for t in scheduler.timesteps:
-            x = scheduler.step(model(x, t).sample, t, x).prev_sample
+            with torch.autocast("cpu", torch.bfloat16, enabled=low):
+                eps = model(x, t).sample
+            x = scheduler.step(eps.float(), t, x).prev_sample
         return DRAWN * STEPS
 
     return draw
 
 
-def our_trainer() -> Any:
+def second_peer() -> Any:
+    for name in ("torchvision", "torchvision.transforms", "torchvision.utils", "pytorch_fid", "pytorch_fid.fid_score", "pytorch_fid.inception"):  # fmt: skip
+        sys.modules[name] = types.ModuleType(name)
+    sys.modules["torchvision"].transforms = sys.modules["torchvision.transforms"]  # type: ignore[attr-defined]
+    sys.modules["torchvision"].utils = sys.modules["torchvision.utils"]  # type: ignore[attr-defined]
+    sys.modules["pytorch_fid.fid_score"].calculate_frechet_distance = None  # type: ignore[attr-defined]
+    sys.modules["pytorch_fid.inception"].InceptionV3 = None  # type: ignore[attr-defined]
+    from denoising_diffusion_pytorch import GaussianDiffusion, Unet
+
+    network = Unet(dim=32, dim_mults=(1, 2, 2), channels=1)
+    return GaussianDiffusion(network, image_size=SIDE, timesteps=1000, sampling_timesteps=STEPS)
+
+
+def second_training() -> Callable[[], int]:
+    model = second_peer().train()
+    from ema_pytorch import EMA
+
+    optimiser = torch.optim.Adam(model.parameters(), lr=1e-4, betas=(0.9, 0.99))
+    ema = EMA(model, beta=0.995, update_every=10)
+    data = torch.utils.data.TensorDataset(images().float() / 255)
+    loader = torch.utils.data.DataLoader(data, batch_size=BATCH, shuffle=True, drop_last=True)
+
+    def batches() -> Any:
+        while True:
+            yield from loader
+
+    each = batches()
+
+    def step() -> int:
+        (x,) = next(each)
+        loss = model(x)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        optimiser.zero_grad()
+        ema.update()
+        loss.item()
+        return len(x)
+
+    return step
+
+
+def second_sampling() -> Callable[[], int]:
+    model = second_peer().eval()
+    import denoising_diffusion_pytorch.denoising_diffusion_pytorch as theirs
+
+    theirs.tqdm = lambda x, **_: x  # its progress bar would be written 50 times
+
+    def draw() -> int:
+        model.sample(batch_size=DRAWN)
+        return DRAWN * STEPS
+
+    return draw
+
+
+def our_trainer(precision: str = "no") -> Any:
     from pushforward import build, runs
     from pushforward.config import load_recipe
     from pushforward.data.images import ImageSet
@@ -95,15 +158,15 @@ def our_trainer() -> Any:
         "model.network.width=88",
         "model.network.blocks=2",
         f"train.batch_size={BATCH}",
-        "train.precision=no",
+        f"train.precision={precision}",
         "train.device=cpu",
     ]
     settings += ["model.sampler.solver=ddim", f"model.sampler.steps={STEPS}"]
     return runs.make_trainer(build.resolve(load_recipe("diffusion/ddpm", settings)), ImageSet(images()))
 
 
-def our_training() -> Callable[[], int]:
-    trainer = our_trainer()
+def our_training(precision: str = "no") -> Callable[[], int]:
+    trainer = our_trainer(precision)
     reports = trainer.steps(10**9)
 
     def step() -> int:
@@ -113,7 +176,7 @@ def our_training() -> Callable[[], int]:
     return step
 
 
-def our_sampling() -> Callable[[], int]:
+def our_sampling(precision: str = "no") -> Callable[[], int]:
     from pushforward import runs
     from pushforward.training.memory import keep_freed_memory
 
@@ -121,18 +184,32 @@ def our_sampling() -> Callable[[], int]:
     model = our_trainer().model.eval()
 
     def draw() -> int:
-        runs.sample(model, DRAWN)
+        runs.sample(model, DRAWN, precision=precision)
         return DRAWN * STEPS
 
     return draw
 
 
-WORKS = {
-    "peer-training": peer_training,
-    "ours-training": our_training,
-    "peer-sampling": peer_sampling,
-    "ours-sampling": our_sampling,
+WORKS: dict[str, Callable[[], Callable[[], int]]] = {
+    "diffusers training": peer_training,
+    "denoising-diffusion-pytorch training": second_training,
+    "ours training": our_training,
+    "diffusers training, bfloat16": partial(peer_training, low=True),
+    "ours training, bfloat16": partial(our_training, precision="bf16"),
+    "diffusers sampling": peer_sampling,
+    "denoising-diffusion-pytorch sampling": second_sampling,
+    "ours sampling": our_sampling,
+    "diffusers sampling, bfloat16": partial(peer_sampling, low=True),
+    "ours sampling, bfloat16": partial(our_sampling, precision="bf16"),
 }
+PAIRS = [  # kind, in bfloat16, peer, forward passes' worth of FLOPs, goal
+    ("training", "", "diffusers", 3, 2.0),
+    ("training", "", "denoising-diffusion-pytorch", 3, 2.0),
+    ("training", ", bfloat16", "diffusers", 3, 2.0),
+    ("sampling", "", "diffusers", 1, 1.8),
+    ("sampling", "", "denoising-diffusion-pytorch", 1, 1.8),
+    ("sampling", ", bfloat16", "diffusers", 1, 1.8),
+]
 
 
 def one(name: str, seconds: float) -> float:
@@ -162,7 +239,8 @@ def flops() -> dict[str, float]:
     from pushforward.compare.budget import Flops
 
     x, found = torch.zeros(1, 1, SIDE, SIDE), {}
-    for name, network in (("peer", peer_network()), ("ours", our_trainer().model.denoiser.network)):
+    networks = {"diffusers": peer_network(), "denoising-diffusion-pytorch": second_peer().model, "ours": our_trainer().model.denoiser.network}  # fmt: skip
+    for name, network in networks.items():
         with torch.no_grad(), Flops() as counter:
             network(x, torch.zeros(1))
         found[name] = counter.total
@@ -190,23 +268,11 @@ def main() -> None:
             print(f"{name}: {rates[name][-1]:.1f} a second, GEMM {peaks[-1]:.0f} GFLOP/s", flush=True)
     size, peak = flops(), statistics.median(peaks)
     rows = []
-    for kind, factor, goal in (("training", 3, 2.0), ("sampling", 1, 1.8)):
-        peer, ours = (statistics.median(rates[f"{who}-{kind}"]) for who in ("peer", "ours"))
+    for kind, low, peer, factor, goal in PAIRS:
+        theirs, ours = (statistics.median(rates[f"{who} {kind}{low}"]) for who in (peer, "ours"))
         limit = peak * 1e9 / (factor * size["ours"])
-        rows.append(
-            {
-                "kind": kind,
-                "peer": peer,
-                "ours": ours,
-                "ratio": ours / peer,
-                "goal": goal,
-                "limit": limit,
-                "share": ours / limit,
-            }
-        )
-        print(
-            f"{kind}: diffusers {peer:.0f}, ours {ours:.0f}, ratio {ours / peer:.2f} (goal {goal}), {ours / limit:.0%} of the limit {limit:.0f}"
-        )
+        rows.append({"kind": kind + low, "peer": peer, "theirs": theirs, "ours": ours, "ratio": ours / theirs, "goal": goal, "limit": limit, "share": ours / limit})  # fmt: skip
+        print(f"{kind}{low}: {peer} {theirs:.0f}, ours {ours:.0f}, ratio {ours / theirs:.2f} (goal {goal}), {ours / limit:.0%} of the limit {limit:.0f}")  # fmt: skip
     if args.json:
         args.json.write_text(
             json.dumps(

@@ -594,21 +594,22 @@ def toys() -> list[str]:
 
 
 def speeds() -> list[str]:
-    """Diffusion against diffusers, flows against normflows and nflows."""
+    """Diffusion against diffusers and denoising-diffusion-pytorch, flows against normflows and nflows."""
     lines = []
     if (DOCS / "results" / "diffusion-speed.json").exists():
         found = read("diffusion-speed")
         lines += [
             "## Speed of diffusion",
             "",
-            f"U-Nets of equal FLOPs on 32 x 32 images, {found['threads']} threads; the limit is the step's multiplications over the machine's float32 GEMM rate. Made by `python {found['command']}`.",
+            f"U-Nets of equal FLOPs on 32 x 32 images, {found['threads']} thread{'s' if found['threads'] > 1 else ''}; the limit is the step's multiplications over the machine's float32 GEMM rate. Made by `python {found['command']}`.",
             "",
-            row("images a second", "diffusers", "pushforward", "ratio", "goal", "share of the limit"),
-            row(*["---"] * 6),
+            row("images a second", "library", "theirs", "pushforward", "ratio", "goal", "share of the limit"),
+            row(*["---"] * 7),
             *(
                 row(
                     r["kind"],
-                    f"{r['peer']:.0f}",
+                    r["peer"],
+                    f"{r['theirs']:.0f}",
                     f"{r['ours']:.0f}",
                     f"{r['ratio']:.2f}",
                     r["goal"],

@@ -92,7 +92,9 @@ MAPS: dict[str, tuple[Callable[[], Bijection], tuple[int, ...], int]] = {
 def case(name: str) -> tuple[Bijection, Tensor, Tensor | None]:
     torch.manual_seed(0)
     make, shape, context = MAPS[name]
-    bijection = shaken(make(), 0.1 if "splines" in name else 0.2)  # splines soon squeeze until float64 has no digits left
+    bijection = shaken(
+        make(), 0.1 if "splines" in name else 0.2
+    )  # splines soon squeeze until float64 has no digits left
     g = torch.Generator().manual_seed(2)
     x = torch.randn(3, *shape, generator=g, dtype=torch.float64)
     if name in ("logit", "equalise"):
