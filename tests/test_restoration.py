@@ -117,6 +117,18 @@ def test_photons_are_counted_and_the_methods_told_how_noisy_that_is() -> None:
     assert found.options["photons"] == 50.0
     assert found.options["noise"] == pytest.approx(float((found.measured - seen).std()), rel=0.1)
     assert restore(model(), truth, photons=5.0, **words)[0].options["noise"] > 2 * found.options["noise"]
+    mixed = torch.cat(
+        [truth[:1] - 0.8, truth[:1] + 0.8]
+    )  # each is told of its own noise: one restored alone is as beside another
+    for method in ("diffpir", "mmps", "pigdm", "ddrm"):
+        for operator in ("gaussian-blur", "super-resolution", "inpaint-box"):
+            both, one = (
+                restore(model(), x, photons=50.0, **words | {"method": method, "operator": operator})[0].draws
+                for x in (mixed, mixed[:1])
+            )
+            torch.testing.assert_close(
+                both[:, :1], one, rtol=0, atol=0.02
+            )  # a blur undone enlarges rounding; told the mean of both: 0.03 to 1.2 apart
     with pytest.raises(NotSupported, match="brightness"):
         restore(model(), TRUTH, operator="phase-retrieval", method="dps", photons=50.0)
 

@@ -93,7 +93,7 @@ def restore(
         method: Name of the posterior method.
         steps: Levels of its grid; the method's own number when absent.
         noise: Standard deviation of the measurement's noise.
-        photons: Poisson noise in its place: photons counted where it is brightest. The methods, all of Gaussian noise, are told its mean variance over all the measurements.
+        photons: Poisson noise in its place: photons counted where it is brightest. The methods, all of Gaussian noise, are told its mean variance in each measurement.
         draws: Reconstructions of each image.
         settings: KEY=VALUE, options of the operator and of the method.
         seed: Of noise and draws.
@@ -134,7 +134,11 @@ def restore(
         if not 0 < photons < math.inf:
             raise ConfigError(f"--photons {photons}: above 0 and finite.")
         y = count_photons(a, truth, peak=photons, generator=stream("noise"))
-        noise = 2 * math.sqrt(float(((y + 1) / 2).mean()) / photons)  # a count's variance is its mean
+        brightness = ((y.double() + 1) / 2).flatten(1).mean(dim=1).clamp(min=1 / (y[0].numel() * photons))
+        sd = 2 * (brightness / photons).sqrt().reshape(
+            -1, 1, 1, 1
+        )  # a count's variance is its mean; where none came, as if one had
+        noise = float(sd.mean())
     counted = Counted(model.denoiser)
     found, began = [], time.perf_counter()
     with Progress(f"restore by {method}", draws * (len(grid) - 1), quiet=quiet) as progress:
@@ -142,7 +146,17 @@ def restore(
             generator = stream("draw", k)
             x = start(schedule, (len(truth), *shape), grid, generator=generator)
             try:
-                walk = sample_posterior(method, counted, a, y, x, grid, noise=noise, generator=generator, **of_method)
+                walk = sample_posterior(
+                    method,
+                    counted,
+                    a,
+                    y,
+                    x,
+                    grid,
+                    noise=noise if photons is None else sd,
+                    generator=generator,
+                    **of_method,
+                )
                 for i, step in enumerate(walk):
                     x = step.x
                     progress.update(k * (len(grid) - 1) + i + 1, images_per_step=len(truth))

@@ -34,7 +34,7 @@ class LinearOperator(Operator):
 
     @abstractmethod
     def spectral(self, x: Tensor, f: Callable[[Tensor], Tensor]) -> Tensor:
-        """f(A^T A) x, where f acts on the squared singular values (elementwise, float64 in and out)."""
+        """f(A^T A) x, where f acts on the squared singular values (elementwise, float64 in and out; its result may be another for each sample)."""
 
     def pseudoinverse(self, y: Tensor) -> Tensor:
         """A^+ y: the smallest x that explains y as well as any."""
@@ -43,8 +43,9 @@ class LinearOperator(Operator):
         )
 
 
-def _numbers(f: Callable[[Tensor], Tensor], *values: float) -> list[float]:
-    return [float(v) for v in f(torch.tensor(values, dtype=torch.float64))]
+def _weights(f: Callable[[Tensor], Tensor], x: Tensor, *values: float) -> list[Tensor]:
+    """f of each, to multiply x by: (1 or B, 1, 1, 1)."""
+    return [f(torch.full((1, 1, 1, 1), v, dtype=torch.float64)).to(x) for v in values]
 
 
 class Mask(LinearOperator):
@@ -64,7 +65,7 @@ class Mask(LinearOperator):
         return y * self.mask.to(y)
 
     def spectral(self, x: Tensor, f: Callable[[Tensor], Tensor]) -> Tensor:
-        unseen, seen = _numbers(f, 0.0, 1.0)
+        unseen, seen = _weights(f, x, 0.0, 1.0)
         mask = self.mask.to(x)
         return x * (seen * mask + unseen * (1 - mask))
 
@@ -120,7 +121,7 @@ class SuperResolution(LinearOperator):
         return y.repeat_interleave(self.factor, dim=-1).repeat_interleave(self.factor, dim=-2)
 
     def spectral(self, x: Tensor, f: Callable[[Tensor], Tensor]) -> Tensor:
-        within, mean = _numbers(f, 0.0, 1 / self.factor**2)
+        within, mean = _weights(f, x, 0.0, 1 / self.factor**2)
         average = self._spread(F.avg_pool2d(x, self.factor))
         return within * (x - average) + mean * average
 

@@ -34,6 +34,8 @@ from pushforward.families.diffusion.solvers import (
 from pushforward.randomness import Generator
 
 _TINY = 1e-12
+Noise = float | Tensor
+"""Standard deviation of a measurement's noise: one number, or (B, 1, 1, 1) in float64, that of each sample."""
 
 
 def _per_sample(values: Tensor, x: Tensor) -> Tensor:
@@ -99,7 +101,7 @@ class PiGDM(Denoiser):
     """
 
     def __init__(
-        self, denoiser: Denoiser, operator: LinearOperator, y: Tensor, *, noise: float, data_sd: float = 0.5
+        self, denoiser: Denoiser, operator: LinearOperator, y: Tensor, *, noise: Noise, data_sd: float = 0.5
     ) -> None:
         if not 0 < data_sd < math.inf:
             raise ValueError(f"data_sd = {data_sd}: above 0 and finite")
@@ -137,7 +139,7 @@ class MMPS(Denoiser):
     """
 
     def __init__(
-        self, denoiser: Denoiser, operator: LinearOperator, y: Tensor, *, noise: float, iterations: int = 3
+        self, denoiser: Denoiser, operator: LinearOperator, y: Tensor, *, noise: Noise, iterations: int = 3
     ) -> None:
         if iterations < 1:
             raise ValueError(f"iterations = {iterations}: at least 1")
@@ -165,8 +167,9 @@ class MMPS(Denoiser):
         p, rr = r.clone(), _dot(b, b)
         floor = rr * 1e-14 + 1e-30
         sound = torch.ones_like(rr, dtype=torch.bool)
+        variance = torch.as_tensor(self.noise, dtype=torch.float64).square().to(b)
         for _ in range(self.iterations):
-            ap = self.noise**2 * p + self.operator(covariance(self.operator.adjoint(p)))
+            ap = variance * p + self.operator(covariance(self.operator.adjoint(p)))
             curve = _dot(p, ap)
             # A sample that is done stays as it is; so does one whose network has a Jacobian that is no covariance along p.
             sound = sound & (curve > 0)
@@ -194,7 +197,7 @@ class Proximal(Denoiser):
     """
 
     def __init__(
-        self, denoiser: Denoiser, operator: LinearOperator, y: Tensor, *, noise: float, strength: float = 7.0
+        self, denoiser: Denoiser, operator: LinearOperator, y: Tensor, *, noise: Noise, strength: float = 7.0
     ) -> None:
         if not 0 < strength < math.inf:
             raise ValueError(f"strength = {strength}: above 0 and finite")
@@ -217,7 +220,7 @@ def ddrm(
     *,
     operator: LinearOperator,
     y: Tensor,
-    noise: float = 0.0,
+    noise: Noise = 0.0,
     eta: float = 0.85,
     eta_data: float = 1.0,
     generator: Generator | None = None,
@@ -284,7 +287,7 @@ def ddrm(
         yield Step(float(b.t), x, denoised)
 
 
-def _blur(s: Tensor, noise: float) -> Tensor:
+def _blur(s: Tensor, noise: Noise) -> Tensor:
     """Noise of a coordinate once it is divided by its singular value; 0 where there is none."""
     return torch.where(s > _TINY, noise / s.clamp(min=_TINY).sqrt(), torch.zeros_like(s))
 
@@ -367,7 +370,7 @@ def sample_posterior(
     x: Tensor,
     grid: Tensor,
     *,
-    noise: float = 0.0,
+    noise: Noise = 0.0,
     generator: Generator | None = None,
     **options: object,
 ) -> Iterator[Step]:
@@ -380,7 +383,7 @@ def sample_posterior(
         y: What was measured.
         x: Noise at the grid's first level.
         grid: Falling times.
-        noise: Standard deviation of the measurement's noise.
+        noise: Standard deviation of the measurement's noise; of each sample's, (B, 1, 1, 1) in float64, where they differ.
         generator: Of fresh noise.
         options: Of the method and of its solver.
 
