@@ -42,6 +42,7 @@ peers: .venv-peers/.ready  ## parity with torch-fidelity, pytorch-fid and clean-
 	@.venv-peers/bin/python -m pytest --override-ini=addopts= -q benchmarks/test_peers.py
 
 docs: $(READY)  ## the reference page of every recipe and component
+	@$(BIN)/python tools/expect.py
 	@$(BIN)/python tools/make_docs.py
 
 encoder: $(READY)  ## train the digit encoder anew (needs the full MNIST)

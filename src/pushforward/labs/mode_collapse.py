@@ -78,7 +78,8 @@ def covered(x: Tensor, mixture: Mixture) -> tuple[int, float]:
 def one(recipe: str, data: str, seed: int, steps: int, kept: Path) -> Outcome:
     """Train and judge one generator on one thread, or read what an earlier call kept."""
     config = build.resolve(load_recipe(recipe, [f"train.seed={seed}", f"train.steps={steps}"], data=data))
-    key = hashlib.sha256(dump(config).encode()).hexdigest()
+    settings = config.model_copy(update={"about": "", "expect": {}})  # not what the recipe says of itself
+    key = hashlib.sha256(dump(settings).encode()).hexdigest()
     file = kept / f"{recipe.replace('/', '-')}-{seed}.json"
     if file.exists():
         found = json.loads(file.read_text())

@@ -1,0 +1,68 @@
+"""Write what recipes were seen to reach into their [expect], from docs/results/quality.jsonl (where a recipe is in it) and family.jsonl."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+LADDER = "floor 3.3, noise-10 39"  # docs/results.md
+
+
+def rows(name: str) -> list[dict[str, Any]]:
+    file = ROOT / "docs/results" / name
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def mean(found: list[dict[str, Any]], key: str) -> float:
+    return sum(r["values"][key][0] for r in found) / len(found)
+
+
+def seeds(found: list[dict[str, Any]]) -> str:
+    n = len({r["seed"] for r in found})
+    return "one seed" if n == 1 else f"{n} seeds"
+
+
+def of_time(recipe: str) -> tuple[str, str] | None:
+    """After several budgets."""
+    mine = [r for r in rows("quality.jsonl") if r["recipe"] == recipe and not r["settings"]]
+    if not mine:
+        return None
+    each = {m: [r for r in mine if r["cpu_minutes"] == m] for m in sorted({r["cpu_minutes"] for r in mine})}
+    listed = {k: " / ".join(f"{mean(v, k):{'.3g' if k == 'frechet' else '.2f'}}" for v in each.values()) for k in ("frechet", "precision", "recall")}  # fmt: skip
+    after = " / ".join(f"{m:g}" for m in each)
+    steps = " / ".join(f"{sum(r['steps'] for r in v) / len(v):,.0f}" for v in each.values())
+    quality = f"full MNIST, {seeds(mine)}, after {after} CPU minutes: Frechet {listed['frechet']} ({LADDER}), precision {listed['precision']}, recall {listed['recall']}"
+    return quality, f"{steps} steps in {after} CPU minutes, {mine[0]['precision']} precision".replace(
+        "no precision", "float32"
+    )
+
+
+def of_family(recipe: str) -> tuple[str, str] | None:
+    """After the one budget of all."""
+    mine = [r for r in rows("family.jsonl") if r["recipe"] == recipe and r.get("precision", "no") == "no"]
+    if not mine:
+        return None
+    quality = f"full MNIST, {seeds(mine)}: Frechet {mean(mine, 'frechet'):.0f} ({LADDER}), precision {mean(mine, 'precision'):.2f}, recall {mean(mine, 'recall'):.2f}"
+    return (
+        quality,
+        f"{sum(r['steps'] for r in mine) / len(mine):,.0f} steps in {mine[0]['budget']:.0f} s of one thread, float32",
+    )
+
+
+def main() -> None:
+    for file in sorted((ROOT / "src/pushforward/recipes").rglob("*.toml")):
+        found = of_time(f"{file.parent.name}/{file.stem}") or of_family(f"{file.parent.name}/{file.stem}")
+        if found is None:
+            continue
+        text = file.read_text()
+        for key, said in zip(("quality", "cost"), found, strict=True):
+            text, n = re.subn(rf'(?m)^{key} = ".*"$', lambda _, k=key, s=said: f"{k} = {json.dumps(s)}", text, count=1)
+            assert n == 1, f"{file}: no {key} in [expect]"
+        file.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
