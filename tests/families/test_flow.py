@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
+import zuko
 from contract import check_gradients, check_resumes_bit_equal, check_sampling_is_addressed, check_shapes
 from torch import Tensor, nn
 from torch.distributions import Normal
@@ -37,6 +39,7 @@ from pushforward.families.flow.bijections import (
 from pushforward.families.flow.fixed_point import fixed_point
 from pushforward.families.flow.model import BijectionFlow, FlowModel
 from pushforward.families.flow.residual import SWISH_SLOPE, Bounded, LipSwish, ResidualBlock, log_det, norm_bound
+from pushforward.families.flow.splines import LEAST, rational_quadratic
 from pushforward.networks.couplings import ConvConditioner, MLPConditioner
 from pushforward.randomness import SampleStream
 from pushforward.training.optimisers import adam
@@ -56,7 +59,7 @@ def shaken(module: nn.Module, size: float = 0.2) -> nn.Module:
 IMAGE, POINTS = (2, 4, 4), (2,)
 
 
-def conv(channels: int, context: int = 0, outputs: int = 2) -> ConvConditioner:
+def conv(channels: int, context: int = 0, outputs: int | None = None) -> ConvConditioner:
     return ConvConditioner(channels, outputs=outputs, width=8, blocks=1, context=context)
 
 
@@ -70,7 +73,7 @@ MAPS: dict[str, tuple[Callable[[], Bijection], tuple[int, ...], int]] = {
     "coupling, channels": (lambda: Coupling(channelwise(IMAGE, odd=False), conv(2)), IMAGE, 0),
     "coupling, context": (lambda: Coupling(checkerboard(IMAGE, odd=False), conv(2, 3)), IMAGE, 3),
     "coupling, points": (lambda: Coupling(torch.tensor([[1.0, 0.0]]), MLPConditioner(2, hidden=(8,), context=3)), POINTS, 3),
-    "splines, checkerboard": (lambda: SplineCoupling(checkerboard(IMAGE, odd=True), conv(2, outputs=13), IMAGE, bins=4, bound=1.5), IMAGE, 0),
+    "splines, checkerboard": (lambda: SplineCoupling(checkerboard(IMAGE, odd=True), conv(2, outputs=26), IMAGE, bins=4, bound=1.5), IMAGE, 0),
     "splines, channels and context": (lambda: SplineCoupling(channelwise(IMAGE, odd=True), conv(2, 3, outputs=7), IMAGE, bins=2), IMAGE, 3),
     "multi-scale": (
         lambda: MultiScale([Chain([ActNorm(2), Conv1x1(2)]), Chain([ActNorm(4), Coupling(channelwise((4, 2, 2), odd=True), conv(4))])], [IMAGE, (4, 2, 2)]),
@@ -141,6 +144,31 @@ def test_gradients_of_map_and_ladj(name: str) -> None:
         return torch.func.functional_call(bijection, {names[id(weight)]: w}, (x, context))  # type: ignore[no-any-return]
 
     assert torch.autograd.gradcheck(of_weight, weight.detach().clone().requires_grad_(), eps=1e-6, atol=1e-6)
+
+
+def test_splines_are_zukos() -> None:
+    """The same knots and slopes: the same values, slopes and inverse; outside, and when told nothing, the identity."""
+    g = torch.Generator().manual_seed(0)
+    x = 3 * torch.randn(4, 50, generator=g, dtype=torch.float64)
+    w, h = (torch.randn(4, 6, 50, generator=g, dtype=torch.float64) for _ in range(2))
+    d = torch.randn(4, 5, 50, generator=g, dtype=torch.float64)
+    z, ladj = rational_quadratic(x, w, h, d, bound=2.5)
+    theirs = zuko.transforms.MonotonicRQSTransform(w.transpose(1, 2), h.transpose(1, 2), d.transpose(1, 2), bound=2.5)
+    knots = lambda raw: F.pad((LEAST + (1 - 6 * LEAST) * raw.softmax(1)).cumsum(1), (0, 0, 1, 0)) * 5 - 2.5  # noqa: E731
+    theirs.horizontal, theirs.vertical = knots(w).transpose(1, 2), knots(h).transpose(1, 2)
+    inner = F.softplus(d + math.log(math.expm1(1 - LEAST))) + LEAST
+    theirs.derivatives = F.pad(inner, (0, 0, 1, 1), value=1.0).transpose(1, 2)
+    want, slope = theirs.call_and_ladj(x)
+    torch.testing.assert_close(z, want, rtol=0, atol=1e-10)
+    torch.testing.assert_close(ladj, slope, rtol=0, atol=1e-10)
+    back, minus = rational_quadratic(z, w, h, d, bound=2.5, inverse=True)
+    torch.testing.assert_close(back, x, rtol=0, atol=1e-9)
+    torch.testing.assert_close(minus, -ladj, rtol=0, atol=1e-9)
+    assert torch.equal(z[x.abs() >= 2.5], x[x.abs() >= 2.5])
+    assert (x.abs() >= 2.5).any()
+    same, flat = rational_quadratic(x, 0 * w, 0 * h, 0 * d, bound=2.5)
+    torch.testing.assert_close(same, x, rtol=0, atol=1e-12)
+    torch.testing.assert_close(flat, torch.zeros_like(x), rtol=0, atol=1e-12)
 
 
 def test_equalise_makes_its_data_uniform_and_its_density_the_histogram() -> None:

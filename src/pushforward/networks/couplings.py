@@ -24,26 +24,35 @@ class _Gated(nn.Module):
 
 
 class ConvConditioner(nn.Module):
-    """(B, C, H, W) and a context to (B, n C, H, W), zero at first.
+    """(B, C, H, W) and a context to (B, n, H, W), zero at first.
 
     Args:
         channels: C.
-        outputs: n, numbers for each of them.
         width: Of the hidden layers.
         blocks: Gated residual blocks.
+        outputs: n; 2 C when absent.
+        head: Side of the last convolution's kernel; 1 where n is large, for it would cost more than all else.
         context: Size of a context vector; 0 for none.
         image: Channels of a context image of the same size; 0 for none.
     """
 
     def __init__(
-        self, channels: int, *, width: int, blocks: int, outputs: int = 2, context: int = 0, image: int = 0
+        self,
+        channels: int,
+        *,
+        width: int,
+        blocks: int,
+        outputs: int | None = None,
+        head: int = 3,
+        context: int = 0,
+        image: int = 0,
     ) -> None:
         super().__init__()
         self.stem = nn.Conv2d(channels + image, width, 3, padding=1)
         self.told = nn.Linear(context, width) if context else None
         self.image = image
         self.body = nn.Sequential(*(_Gated(width) for _ in range(blocks)))
-        self.head = nn.Conv2d(width, outputs * channels, 3, padding=1)
+        self.head = nn.Conv2d(width, outputs or 2 * channels, head, padding=head // 2)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
         prefer_channels_last(self)

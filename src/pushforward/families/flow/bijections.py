@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from pushforward.families.flow.splines import rational_quadratic
 
 
 class Bijection(nn.Module, ABC):
@@ -223,13 +224,14 @@ class SplineCoupling(Bijection):
 
     Args:
         mask: 1 where x stays, broadcastable to a sample.
-        network: (masked x, context) -> (B, (3 bins + 1) C, H, W): log-scale, shift, bins widths, bins heights, bins - 1 slopes, each of C channels.
+        network: (masked x, context) -> (B, (3 bins + 1) c, H, W): log-scale, shift, bins widths, bins heights, bins - 1 slopes, each of c channels:
+            all, or only those that move where whole channels do.
         shape: Of a sample.
         bins: Of a spline.
         bound: See above.
         largest: Bound on the log-scale.
 
-    Reference: Durkan et al. 2019, section 3, arXiv 1906.04032; the spline is zuko's.
+    Reference: Durkan et al. 2019, section 3, arXiv 1906.04032.
     """
 
     def __init__(
@@ -251,26 +253,25 @@ class SplineCoupling(Bijection):
         self.register_buffer("free", (mask.expand(1, *shape).flatten() == 0).nonzero().squeeze(1), persistent=False)
         self.network, self.bins, self.bound, self.largest = network, bins, bound, largest
 
-    def _told(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor, Any]:
-        from zuko.transforms import MonotonicRQSTransform
-
-        raw = self.network(self.mask * x, context).to(x.dtype)
-        raw = raw.reshape(len(x), 3 * self.bins + 1, -1)[..., self.free].transpose(1, 2)
-        s, t, widths, heights, slopes = raw.split([1, 1, self.bins, self.bins, self.bins - 1], dim=2)
-        s = self.largest * torch.tanh(s.squeeze(2) / self.largest)
-        return s, t.squeeze(2), MonotonicRQSTransform(widths, heights, slopes, bound=self.bound)
+    def _told(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor]]:
+        raw = self.network(self.mask * x, context).to(x.dtype).reshape(len(x), 3 * self.bins + 1, -1)
+        if raw.shape[2] > len(self.free):
+            raw = raw[..., self.free]
+        s, t, *knots = raw.split([1, 1, self.bins, self.bins, self.bins - 1], dim=1)
+        return self.largest * torch.tanh(s.squeeze(1) / self.largest), t.squeeze(1), tuple(knots)
 
     def _with(self, x: Tensor, free: Tensor) -> Tensor:
         return x.flatten(1).index_copy(1, self.free, free).reshape(x.shape)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        s, t, spline = self._told(x, context)
-        z, ladj = spline.call_and_ladj(x.flatten(1)[:, self.free] * s.exp() + t)
+        s, t, knots = self._told(x, context)
+        z, ladj = rational_quadratic(x.flatten(1)[:, self.free] * s.exp() + t, *knots, bound=self.bound)
         return self._with(x, z), (s + ladj).sum(dim=1)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        s, t, spline = self._told(z, context)
-        return self._with(z, (spline.inv(z.flatten(1)[:, self.free]) - t) * (-s).exp())
+        s, t, knots = self._told(z, context)
+        y, _ = rational_quadratic(z.flatten(1)[:, self.free], *knots, bound=self.bound, inverse=True)
+        return self._with(z, (y - t) * (-s).exp())
 
 
 def checkerboard(shape: Sequence[int], *, odd: bool) -> Tensor:

@@ -137,9 +137,12 @@ def coupling(
         raise ValueError(f"coupling needs images whose sides halve {levels} times; got shape {tuple(shape)}")
 
     def couple(mask: Tensor, shape: tuple[int, ...]) -> Bijection:
-        outputs = 3 * bins + 1 if bins else 2
-        network = ConvConditioner(shape[0], outputs=outputs, width=width, blocks=blocks, context=context)
-        return SplineCoupling(mask, network, shape, bins=bins) if bins else Coupling(mask, network)
+        common = {"width": width, "blocks": blocks, "context": context}
+        if not bins:
+            return Coupling(mask, ConvConditioner(shape[0], **common))
+        moved = int((mask.amin(dim=(2, 3)) == 0).sum()) if mask.shape[1] > 1 else shape[0]
+        network = ConvConditioner(shape[0], outputs=(3 * bins + 1) * moved, head=1, **common)
+        return SplineCoupling(mask, network, shape, bins=bins)
 
     c, h, w = 4 * shape[0], shape[1] // 2, shape[2] // 2
     front: list[Bijection] = [Squeeze()]
