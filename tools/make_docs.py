@@ -619,6 +619,18 @@ def speeds() -> list[str]:
             ),
             "",
         ]
+    if (DOCS / "results" / "energy-speed.json").exists():
+        found = read("energy-speed")
+        minutes = {k: v / 60 for k, v in found["cpu_seconds"].items()}
+        lines += [
+            "## Cost of energy models",
+            "",
+            f"The public tutorial's recipe against `energy/pcd`, CPU minutes of one thread: training {minutes['tutorial training']:.0f} ({found['steps'][0]:,} steps, from the time of some) against "
+            f"{minutes['our training']:.0f} ({found['steps'][1]:,.0f} steps), 10,000 samples of 256 moves {minutes['tutorial sampling']:.1f} against {minutes['our sampling']:.1f}: {found['ratio']:.0f} times cheaper (goal 5). "
+            f"Chain moves a second on the tutorial's network in float32: {found['moves_a_second']['ours on its network']:,.0f}, torchebm {found['moves_a_second']['torchebm']:,.0f}, ratio {found['moves_ratio']:.2f} (goal 1.5). "
+            "Made by `python benchmarks/energy_speed.py`.",
+            "",
+        ]
     if (DOCS / "results" / "flow-speed.json").exists():
         found = read("flow-speed")
         kinds = ("log_prob", "training pass", "sample")
