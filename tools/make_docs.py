@@ -351,7 +351,7 @@ def family() -> list[str]:
         some = next(iter(next(iter(recipes.values())).values()))
         lines += [
             f"Full MNIST, {budget:.0f} seconds of one CPU thread each, {'float32' if precision == 'no' else precision}, 10,000 samples of averaged weights against the 10,000 test images,",
-            f"digit encoder `{some['extractor_sha256'][:12]}` (the floor and the ladder are in the table at the top). ± is the standard error between seeds, of the",
+            f"digit encoder `{some['extractor_sha256'][:12]}`. ± is the standard error between seeds, of the",
             "measurement where there is one seed, which says nothing of differences between neighbours. Made by `python benchmarks/family.py`.",
             "",
             row("recipe", "seeds", "steps", *KEPT, "rarest, commonest class"),
@@ -367,7 +367,9 @@ def family() -> list[str]:
             steps = sum(r["steps"] for r in runs.values()) / len(runs)
             shares = f"{min(r['rarest'] for r in runs.values()):.1%}, {max(r['commonest'] for r in runs.values()):.1%}"
             lines.append(row(f"`{recipe}`", len(runs), f"{steps:,.0f}", *values, shares))
-        lines.append("")
+        floor = next(r for r in read("floor")["rows"] if r["n"] == 10_000)["values"]
+        known = ("{value:.4g} ± {stderr:.2g}".format(**floor[k]) if k in floor else "-" for k in KEPT)
+        lines += [row("*training images (floor)*", "", "", *known, ""), ""]
         for claim, better, worse in CLAIMS:
             both = sorted(recipes.get(better, {}).keys() & recipes.get(worse, {}).keys())
             if len(both) < 2:
