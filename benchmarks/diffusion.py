@@ -178,9 +178,7 @@ def our_training(precision: str = "no") -> Callable[[], int]:
 
 def our_sampling(precision: str = "no") -> Callable[[], int]:
     from pushforward import runs
-    from pushforward.training.memory import keep_freed_memory
 
-    keep_freed_memory()
     model = our_trainer().model.eval()
 
     def draw() -> int:
@@ -271,8 +269,8 @@ def main() -> None:
     for kind, low, peer, factor, goal in PAIRS:
         theirs, ours = (statistics.median(rates[f"{who} {kind}{low}"]) for who in (peer, "ours"))
         limit = peak * 1e9 / (factor * size["ours"])
-        rows.append({"kind": kind + low, "peer": peer, "theirs": theirs, "ours": ours, "ratio": ours / theirs, "goal": goal, "limit": limit, "share": ours / limit})  # fmt: skip
-        print(f"{kind}{low}: {peer} {theirs:.0f}, ours {ours:.0f}, ratio {ours / theirs:.2f} (goal {goal}), {ours / limit:.0%} of the limit {limit:.0f}")  # fmt: skip
+        rows.append({"kind": kind + low, "peer": peer, "theirs": theirs, "ours": ours, "ratio": ours / theirs, "goal": goal, "limit": limit, "share": None if low else ours / limit})  # fmt: skip
+        print(f"{kind}{low}: {peer} {theirs:.0f}, ours {ours:.0f}, ratio {ours / theirs:.2f} (goal {goal})" + ("" if low else f", {ours / limit:.0%} of the limit {limit:.0f}"))  # fmt: skip
     if args.json:
         args.json.write_text(
             json.dumps(

@@ -62,7 +62,7 @@ def one(
     assert isinstance(model, EnergyModel)
     found: dict[str, Any] = {
         "recipe": recipe, "seed": seed, "minutes": minutes, "settings": settings[:-1], "steps": steps, "cpu_seconds": round(seconds, 1),
-        "precision": config.train.precision, "parameters": provenance.parameters(model.network), "retries": run.retries,
+        "precision": config.train.precision, "sampling_precision": config.train.precision, "parameters": provenance.parameters(model.network), "retries": run.retries,
         "gap": [[r["step"], r["energy/chain_energy"] - r["energy/data_energy"]] for r in log[:: max(1, len(log) // 60)] if "energy/chain_energy" in r],
     }  # fmt: skip
     side = reference("mnist", n=10_000)

@@ -8,6 +8,7 @@ A run is one thread. Its steps are what 20 of its own took, scaled to the minute
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import math
 import time
@@ -35,7 +36,8 @@ def one(recipe: str, seed: int, minutes: float, settings: list[str], folder: Pat
     for _ in trial.steps(23):
         pass
     steps = max(100, int(60 * minutes / ((time.process_time() - began) / 20)))
-    out = folder / f"{recipe.replace('/', '-')}-{seed}-{minutes:g}"
+    mark = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:8]
+    out = folder / f"{recipe.replace('/', '-')}-{seed}-{minutes:g}-{mark}"
     if (out / "config.toml").exists():
         config = parse(read(out / "config.toml"), str(out))
     else:

@@ -63,6 +63,7 @@ def one(
             "steps": report.step,
             "images": report.step * config.train.batch_size,
             "precision": config.train.precision,
+            "sampling_precision": config.train.precision,
             "n": n,
             "extractor_sha256": side.by.sha256,
             "sampling_cpu_ms": 1000 * sampling / n,

@@ -129,6 +129,11 @@ def test_photons_are_counted_and_the_methods_told_how_noisy_that_is() -> None:
             torch.testing.assert_close(
                 both[:, :1], one, rtol=0, atol=0.02
             )  # a blur undone enlarges rounding; told the mean of both: 0.03 to 1.2 apart
+    dark = truth - 0.9  # where nothing is seen there are no photons either: the noise told is that of what is seen
+    found, a = restore(model(), dark, photons=50.0, **words | {"operator": "inpaint-box"})
+    seen = a.mask.expand(dark.shape) > 0  # type: ignore[attr-defined]
+    assert found.options["noise"] == pytest.approx(float((found.measured - dark)[seen].std()), rel=0.15)
+    assert (found.measured[~seen] == 0).all()
     with pytest.raises(NotSupported, match="brightness"):
         restore(model(), TRUTH, operator="phase-retrieval", method="dps", photons=50.0)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
+BUDGET = 120.0  # CPU seconds, of family.jsonl
 LADDER = "floor 3.3, noise-10 39"  # docs/results.md
 
 
@@ -27,22 +28,28 @@ def seeds(found: list[dict[str, Any]]) -> str:
 
 def of_time(recipe: str) -> tuple[str, str] | None:
     """After several budgets."""
-    mine = [r for r in rows("quality.jsonl") if r["recipe"] == recipe and not r["settings"]]
+    mine = [r for r in rows("quality.jsonl") if r["recipe"] == recipe and not r["settings"] and r["n"] == 10_000]
     if not mine:
         return None
     each = {m: [r for r in mine if r["cpu_minutes"] == m] for m in sorted({r["cpu_minutes"] for r in mine})}
     listed = {k: " / ".join(f"{mean(v, k):{'.3g' if k == 'frechet' else '.2f'}}" for v in each.values()) for k in ("frechet", "precision", "recall")}  # fmt: skip
     after = " / ".join(f"{m:g}" for m in each)
     steps = " / ".join(f"{sum(r['steps'] for r in v) / len(v):,.0f}" for v in each.values())
-    quality = f"full MNIST, {seeds(mine)}, after {after} CPU minutes: Frechet {listed['frechet']} ({LADDER}), precision {listed['precision']}, recall {listed['recall']}"
-    return quality, f"{steps} steps in {after} CPU minutes, {mine[0]['precision']} precision".replace(
-        "no precision", "float32"
+    many = {seeds(v) for v in each.values()}
+    quality = f"full MNIST, {many.pop() if len(many) == 1 else 'one to three seeds'}, after {after} CPU minutes: Frechet {listed['frechet']} ({LADDER}), precision {listed['precision']}, recall {listed['recall']}"
+    return (
+        quality,
+        f"{steps} steps in {after} CPU minutes, {'bfloat16' if mine[0]['precision'] == 'bf16' else 'float32'}; {mine[0]['evaluations']} evaluation{'s' if mine[0]['evaluations'] > 1 else ''} a sample",
     )
 
 
 def of_family(recipe: str) -> tuple[str, str] | None:
     """After the one budget of all."""
-    mine = [r for r in rows("family.jsonl") if r["recipe"] == recipe and r.get("precision", "no") == "no"]
+    mine = [
+        r
+        for r in rows("family.jsonl")
+        if r["recipe"] == recipe and r.get("precision", "no") == "no" and r["budget"] == BUDGET
+    ]
     if not mine:
         return None
     quality = f"full MNIST, {seeds(mine)}: Frechet {mean(mine, 'frechet'):.0f} ({LADDER}), precision {mean(mine, 'precision'):.2f}, recall {mean(mine, 'recall'):.2f}"

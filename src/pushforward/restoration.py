@@ -24,7 +24,7 @@ from pushforward.data.images import save_grid, to_bytes, to_model
 from pushforward.errors import ConfigError, DataError, NotSupported, nearest
 from pushforward.families.diffusion.denoisers import Counted
 from pushforward.families.diffusion.model import Diffusion
-from pushforward.families.diffusion.operators import OPERATORS, Operator, count_photons, measure
+from pushforward.families.diffusion.operators import OPERATORS, Mask, Operator, count_photons, measure
 from pushforward.families.diffusion.posterior import METHODS, sample_posterior
 from pushforward.families.diffusion.solvers import start
 from pushforward.metrics.restoration import psnr, ssim
@@ -134,7 +134,11 @@ def restore(
         if not 0 < photons < math.inf:
             raise ConfigError(f"--photons {photons}: above 0 and finite.")
         y = count_photons(a, truth, peak=photons, generator=stream("noise"))
-        brightness = ((y.double() + 1) / 2).flatten(1).mean(dim=1).clamp(min=1 / (y[0].numel() * photons))
+        seen = a.mask.expand(y.shape).double() if isinstance(a, Mask) else torch.ones_like(y, dtype=torch.float64)
+        y = torch.where(seen > 0, y, 0.0)  # where nothing is seen, nothing is counted
+        many = seen.flatten(1).sum(dim=1).clamp(min=1)
+        brightness = (seen * (y.double() + 1) / 2).flatten(1).sum(dim=1) / many
+        brightness = brightness.maximum(1 / (many * photons))
         sd = 2 * (brightness / photons).sqrt().reshape(
             -1, 1, 1, 1
         )  # a count's variance is its mean; where none came, as if one had

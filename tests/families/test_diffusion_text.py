@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -74,15 +75,32 @@ def test_their_pipeline_draws_what_we_draw(pipeline: Path, scale: float) -> None
 
 
 def test_other_pipelines_are_refused(pipeline: Path, tmp_path: Path) -> None:
-    index = json.loads((pipeline / "model_index.json").read_text())
-    for change, said in (
-        ({"vae": None}, "no vae"),
-        ({"text_encoder": ["transformers", "T5EncoderModel"]}, "T5Encoder"),
+    copy = tmp_path / "copy"
+
+    def damaged(name: str, change: dict | None) -> Path:
+        """A copy with one file changed, or cut to a half."""
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(pipeline, copy)
+        file = copy / name
+        if change is None:
+            file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+        else:
+            file.write_text(json.dumps(json.loads(file.read_text()) | change))
+        return copy
+
+    for name, change, said in (
+        ("model_index.json", {"_class_name": "StableDiffusionXLPipeline"}, "XL"),
+        ("unet/config.json", {"time_cond_proj_dim": 4}, "time_cond_proj_dim"),
     ):
-        (tmp_path / "model_index.json").write_text(json.dumps(index | change))
         with pytest.raises(NotSupported, match=said):
-            load_text_to_image(tmp_path, ["a"])
+            load_text_to_image(damaged(name, change), ["a"])
+    for name in ("text_encoder/model.safetensors", "model_index.json", "scheduler/scheduler_config.json"):
+        with pytest.raises(CheckpointError, match="cannot be read"):
+            load_text_to_image(damaged(name, None), ["a"])
+    (damaged("model_index.json", {}) / "tokenizer/tokenizer.json").unlink()
+    with pytest.raises(CheckpointError, match="vocabulary"):
+        load_text_to_image(copy, ["a"])
     with pytest.raises(CheckpointError, match="cannot be read"):
-        load_text_to_image(tmp_path / "..", ["a"])
+        load_text_to_image(tmp_path, ["a"])
     with pytest.raises(ValueError, match="list"):
         load_text_to_image(pipeline, "a heron")

@@ -171,6 +171,29 @@ def test_splines_are_zukos() -> None:
     torch.testing.assert_close(flat, torch.zeros_like(x), rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("size", [1.0, 5.0, 50.0])
+def test_splines_in_float32_neither_jump_nor_lose_their_slope(size: float) -> None:
+    g = torch.Generator().manual_seed(0)
+    z = 16 * torch.rand(4, 5000, generator=g) - 8
+    w, h, d = (size * torch.randn(4, k, 5000, generator=g) for k in (8, 8, 7))
+    x, ladj = rational_quadratic(z, w, h, d, bound=8.0, inverse=True)
+    again, slope = rational_quadratic(x, w, h, d, bound=8.0)
+    torch.testing.assert_close(again, z, rtol=0, atol=1e-3)
+    assert torch.isfinite(ladj).all()
+    assert torch.isfinite(slope).all()
+
+
+def test_splines_keep_float32_under_autocast() -> None:
+    torch.manual_seed(0)
+    flow = Chain([Conv1x1(2), SplineCoupling(channelwise(IMAGE, odd=True), conv(2, outputs=13), IMAGE, bins=4)])
+    x = torch.randn(3, *IMAGE)
+    with torch.autocast("cpu", torch.bfloat16):
+        z, ladj = flow(x)
+        back = flow.inverse(z)
+    assert (z.dtype, ladj.dtype, back.dtype) == (torch.float32,) * 3
+    torch.testing.assert_close(back, x, rtol=0, atol=1e-4)
+
+
 def test_equalise_makes_its_data_uniform_and_its_density_the_histogram() -> None:
     g = torch.Generator().manual_seed(0)
     bins = (32 * torch.rand(4000, 1, generator=g) ** 3).floor()

@@ -11,6 +11,7 @@ from accelerate.state import AcceleratorState
 
 from pushforward import runs
 from pushforward.config import load_recipe, parse, read
+from pushforward.errors import ConfigError
 from pushforward.runs import parts
 from pushforward.training import precision
 
@@ -61,3 +62,5 @@ def test_samples_in_bfloat16_are_nearly_those_in_float32(tmp_path: Path) -> None
     assert low.dtype == torch.float32
     assert not torch.equal(plain, low)
     assert float((plain - low).abs().max()) < 0.05
+    with pytest.raises(ConfigError, match="no or bf16"):
+        runs.sample(model, 1, precision="bfloat16")

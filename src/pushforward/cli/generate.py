@@ -117,6 +117,8 @@ def sample(
     if not quiet:
         for note in loaded.model.notes():
             print(f"note: {note}", file=sys.stderr)
+    if precision == "bf16" and getattr(getattr(loaded.model, "sampler", None), "method", "langevin") != "langevin":
+        raise ConfigError("--precision bf16: mala and hmc compare energies, which must be exact. Leave it out.")
     if precision != "no" and (frames is not None or sampler is not None):
         raise ConfigError("--precision is for plain sampling: leave out --frames, and --sampler of a GAN.")
     if frames is not None:

@@ -214,7 +214,12 @@ def contest(
     for seed in range(seeds):
         for name, (recipe, *settings) in entries.items():
             config = config_of(recipe, settings, data=data, seed=seed)
-            key = _key(config, cpu_seconds) | {"n": n, "extractor": side.by.sha256, "protocol": protocol}
+            key = _key(config, cpu_seconds) | {
+                "n": n,
+                "extractor": side.by.sha256,
+                "protocol": protocol,
+                "sampled": config.train.precision,
+            }
             file = out / "cells" / f"{_plain(name)}-{seed}.json"
             kept = json.loads(file.read_text()) if file.exists() else {}
             if kept.get("about") != key:

@@ -21,6 +21,7 @@ from pushforward.randomness import SampleStream, derive_seed
 from pushforward.runs.parts import load_data
 from pushforward.training import checkpoint
 from pushforward.training.logs import Progress
+from pushforward.training.memory import keep_freed_memory
 from pushforward.training.precision import computing_in
 
 
@@ -123,6 +124,7 @@ def sample(
     Raises:
         NotSupported: a label for a model that has none, or one that it does not know.
     """
+    keep_freed_memory()
     device = next(model.parameters()).device
     classes = getattr(model, "classes", None)
     if label is not None and classes is not None and not 0 <= label < classes:

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import nn
 
+from pushforward.errors import ConfigError
 from pushforward.networks.blocks import prefer_channels_last
 
 Precision = Literal["no", "bf16"]
 GAIN = 1.4  # times faster that bfloat16 must be
 
 
-def computing_in(precision: str, device: str = "cpu") -> torch.autocast:
-    """Networks in this context compute in bfloat16 where that is safe, if precision is "bf16"; as they are otherwise."""
-    return torch.autocast(device, torch.bfloat16, enabled=precision == "bf16")
+def computing_in(precision: str, device: str = "cpu") -> AbstractContextManager[object]:
+    """Networks in this context compute in bfloat16 where that is safe, if precision is "bf16"; as they did, if "no".
+
+    Raises:
+        ConfigError: another precision.
+    """
+    if precision not in get_args(Precision):
+        raise ConfigError(f"precision {precision!r}: it is {' or '.join(get_args(Precision))}.")
+    return torch.autocast(device, torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
 @lru_cache(maxsize=4)

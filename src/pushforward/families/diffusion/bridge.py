@@ -121,6 +121,8 @@ def levels_of(folder: Path, source: str) -> tuple[Discrete, str]:
 def read_json(path: Path) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf8"))
+        if not isinstance(found, dict):
+            raise ValueError("it holds no table")
         return found
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}); a diffusers pipeline has it.") from error

@@ -25,7 +25,9 @@ from pushforward.families.diffusion.bridge import denoised_by, levels_of, locate
 from pushforward.families.diffusion.denoisers import Denoiser
 from pushforward.families.diffusion.schedules import Discrete
 
-NEEDED = {"unet": "UNet2DConditionModel", "text_encoder": "CLIPTextModel", "vae": "AutoencoderKL"}
+PIPELINE = "StableDiffusionPipeline"
+BESIDES = ("addition_embed_type", "time_cond_proj_dim", "num_class_embeds", "encoder_hid_dim_type")
+"""What a network may be told besides the text; one that wants any of it is of another kind."""
 
 
 class TextDenoiser(nn.Module, Denoiser):
@@ -76,26 +78,33 @@ def load_text_to_image(source: str | Path, prompts: Sequence[str], *, negative: 
         negative: What stands for "no prompt".
 
     Raises:
-        NotSupported: diffusers or transformers is missing, or the pipeline is of another kind.
+        NotSupported: diffusers or transformers is missing, or the pipeline is of another kind (inpainting, upscaling, SDXL, consistency ...).
         CheckpointError: nothing readable there.
     """
     folder = locate(source)
-    index = read_json(folder / "model_index.json")
-    for part, kind in NEEDED.items():
-        has = (index.get(part) or [None, None])[1]
-        if has != kind:
-            raise NotSupported(
-                f"{source} is a {index.get('_class_name', 'pipeline')} with {has or 'no'} {part}: only Stable Diffusion 1 and 2 ({part}: {kind}) are loaded."
-            )
+    kind = read_json(folder / "model_index.json").get("_class_name", "pipeline")
+    if kind != PIPELINE:
+        raise NotSupported(f"{source} is a {kind}: only Stable Diffusion 1 and 2 ({PIPELINE}) are loaded.")
+    words = folder / "tokenizer"  # without them every text would silently be the same
+    if not (words / "tokenizer.json").exists() and not (
+        (words / "vocab.json").exists() and (words / "merges.txt").exists()
+    ):
+        raise CheckpointError(f"{words}: no vocabulary (tokenizer.json, or vocab.json and merges.txt).")
     schedule, parametrisation = levels_of(folder, str(source))
     try:
         from diffusers import StableDiffusionPipeline
-
+        from transformers import CLIPTextModel  # noqa: F401  what the pipeline needs
+    except ImportError as error:
+        raise NotSupported("text-to-image models need transformers too: pip install 'pushforward[hub]'.") from error
+    try:
         pipeline = StableDiffusionPipeline.from_pretrained(
             folder, use_safetensors=True, safety_checker=None, feature_extractor=None, requires_safety_checker=False
         )
-    except ImportError as error:
-        raise NotSupported("text-to-image models need transformers too: pip install 'pushforward[hub]'.") from error
-    except (OSError, ValueError, RuntimeError) as error:
+    except Exception as error:  # whatever three libraries raise on damaged files
         raise CheckpointError(f"{source}: the pipeline cannot be read ({error}).") from error
+    told = [k for k in BESIDES if pipeline.unet.config.get(k) is not None]
+    if told or pipeline.unet.config.in_channels != pipeline.vae.config.latent_channels:
+        raise NotSupported(
+            f"{source}: its network wants more than a latent and a text ({', '.join(told) or 'other channels'})."
+        )
     return TextDenoiser(pipeline, schedule, parametrisation, prompts, negative)

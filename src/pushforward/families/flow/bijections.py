@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pushforward.families.flow.splines import rational_quadratic
+from pushforward.families.flow.splines import MOST, rational_quadratic
 
 
 class Bijection(nn.Module, ABC):
@@ -167,12 +167,14 @@ class Conv1x1(Bijection):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         places = x[0, 0].numel()
-        z = torch.einsum("ij,bj...->bi...", self._weight(), x)
+        with torch.autocast(x.device.type, enabled=False):  # what is rounded here is rounded in the density
+            z = torch.einsum("ij,bj...->bi...", self._weight(), x)
         return z, (places * self.log_size.sum()).expand(len(x))
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        inverse = torch.linalg.inv(self._weight().double()).to(z.dtype)
-        return torch.einsum("ij,bj...->bi...", inverse, z)
+        with torch.autocast(z.device.type, enabled=False):
+            inverse = torch.linalg.inv(self._weight().double()).to(z.dtype)
+            return torch.einsum("ij,bj...->bi...", inverse, z)
 
 
 class Squeeze(Bijection):
@@ -245,8 +247,8 @@ class SplineCoupling(Bijection):
         largest: float = 3.0,
     ) -> None:
         super().__init__()
-        if bins < 2 or not bound > 0:
-            raise ValueError(f"bins = {bins}, bound = {bound}: at least 2, and above 0")
+        if not 2 <= bins <= MOST or not bound > 0:
+            raise ValueError(f"bins = {bins}, bound = {bound}: 2 to {MOST}, and above 0")
         self.mask: Tensor
         self.free: Tensor
         self.register_buffer("mask", mask, persistent=False)
@@ -264,11 +266,13 @@ class SplineCoupling(Bijection):
         return x.flatten(1).index_copy(1, self.free, free).reshape(x.shape)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        x = x.to(torch.promote_types(x.dtype, torch.float32))  # splines need the digits
         s, t, knots = self._told(x, context)
         z, ladj = rational_quadratic(x.flatten(1)[:, self.free] * s.exp() + t, *knots, bound=self.bound)
         return self._with(x, z), (s + ladj).sum(dim=1)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        z = z.to(torch.promote_types(z.dtype, torch.float32))
         s, t, knots = self._told(z, context)
         y, _ = rational_quadratic(z.flatten(1)[:, self.free], *knots, bound=self.bound, inverse=True)
         return self._with(z, (y - t) * (-s).exp())

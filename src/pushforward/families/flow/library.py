@@ -24,6 +24,7 @@ from pushforward.families.flow.bijections import (
     checkerboard,
 )
 from pushforward.families.flow.residual import ResidualBlock
+from pushforward.families.flow.splines import MOST
 from pushforward.networks.couplings import ConvConditioner, MLPConditioner
 
 
@@ -131,8 +132,10 @@ def coupling(
         checkerboards: Couplings of pixels by pixels in front.
         bins: Of each coupling's splines; 0 for none.
     """
-    if levels < 1 or steps < 1 or width < 1 or blocks < 0 or checkerboards < 0 or bins < 0:
-        raise ValueError("levels, steps and width must be at least 1, blocks, checkerboards and bins at least 0")
+    if levels < 1 or steps < 1 or width < 1 or blocks < 0 or checkerboards < 0:
+        raise ValueError("levels, steps and width must be at least 1, blocks and checkerboards at least 0")
+    if bins and not 2 <= bins <= MOST:
+        raise ValueError(f"bins = {bins}: 0, or 2 to {MOST}")
     if len(shape) != 3 or any(side % 2**levels for side in shape[1:]):
         raise ValueError(f"coupling needs images whose sides halve {levels} times; got shape {tuple(shape)}")
 

@@ -19,7 +19,12 @@ from torch import Tensor
 
 LEAST = 1e-3
 """Width and height of a bin at least, as shares of the whole, and slope at a knot at least."""
+MOST = 100
+"""Bins: with 1 / LEAST of them nothing would be left to learn."""
 _UNIT = math.log(math.expm1(1 - LEAST))  # softplus of it is 1 - LEAST: raw slopes of 0 are slopes of 1
+
+
+_TINY = 1e-30
 
 
 def rational_quadratic(
@@ -51,10 +56,15 @@ def rational_quadratic(
     if inverse:
         up = y - low
         a, b, c = h * (s - before) + up * bend, h * before - up * bend, -s * up
-        u = 2 * c / (-b - (b.square() - 4 * a * c).clamp(min=0).sqrt())
+        root = (b.square() - 4 * a * c).clamp(min=0).sqrt()
+        first = (
+            b >= 0
+        )  # the same root in two forms; which of them does not cancel depends on b's sign, and a > 0 where b < 0
+        u = torch.where(first, 2 * c, root - b) / torch.where(first, (-b - root).clamp(max=-_TINY), 2 * a)
+        u = u.clamp(0, 1)
         out = left + u * w
     else:
-        u = (y - left) / w
+        u = ((y - left) / w).clamp(0, 1)  # at a knot, rounding may put it a hair into the next bin
     v = u * (1 - u)
     below = s + bend * v
     log_slope = 2 * s.log() + (after * u.square() + 2 * s * v + before * (1 - u).square()).log() - 2 * below.log()
