@@ -14,7 +14,7 @@ from pushforward.data.fetch import load
 from pushforward.data.images import ImageSet
 from pushforward.data.toy import Ring
 from pushforward.errors import ConfigError, DataError, NotSupported
-from pushforward.labs import ddpm_vs_ddim, dps_steps, guidance_scale, trained
+from pushforward.labs import ddpm_vs_ddim, dps_steps, guidance_scale, stacked, trained
 from pushforward.labs.fid_under_corruption import _finding, steps_back
 from pushforward.labs.mode_collapse import better, covered, one
 from pushforward.labs.stacked import joint, judged
@@ -118,6 +118,13 @@ def test_stacks_are_judged_by_the_digits_of_their_channels() -> None:
     assert abs(modes - len(shares)) < 30
     assert divergence == pytest.approx(float((shares * (1000 * shares).log()).sum()), abs=0.05)
     assert judged(data.images[:1].expand(50, 3, 28, 28)) == (1, pytest.approx(math.log(1000)))
+
+
+def test_modes_of_stacks_are_compared_by_ranks() -> None:
+    rows = [{"recipe": r, "modes": m} for r, ms in (("a", (950, 960, 940)), ("b", (990, 985, 999))) for m in ms]
+    said = {(x, y): stacked._finding(x, y, rows).verdict for x, y in (("a", "b"), ("b", "a"))}
+    assert said == {("b", "a"): "supported", ("a", "b"): "not supported"}  # 1 of C(6, 3) orders: p = 0.05
+    assert stacked._finding("b", "a", [rows[0], rows[3]]).verdict == "unclear"  # one seed each
 
 
 def test_stacked_lab(tmp_path: Path) -> None:
