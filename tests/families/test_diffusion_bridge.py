@@ -100,6 +100,14 @@ def test_other_pipelines_are_refused_with_the_reason(tmp_path: Path) -> None:
         config.write_text(json.dumps(noise | change))
         with pytest.raises(NotSupported, match=said):
             load_diffusers(tmp_path / "pipe")
+    for change in ({"beta_start": "x"}, {"beta_end": -1.0}, {"num_train_timesteps": 0}):
+        config.write_text(json.dumps(noise | change))
+        with pytest.raises(CheckpointError, match="table"):
+            load_diffusers(tmp_path / "pipe")
+    index.write_text(json.dumps(whole | {"unet": ["diffusers"]}))
+    with pytest.raises(NotSupported, match="unet"):
+        load_diffusers(tmp_path / "pipe")
+    index.write_text(json.dumps(whole))
     config.write_text("{")
     with pytest.raises(CheckpointError, match="cannot be read"):
         load_diffusers(tmp_path / "pipe")

@@ -94,7 +94,13 @@ LABS: dict[str, Lab] = {
     "stacked": Lab(
         "GAN",
         "Which GANs find all 1,000 modes of stacked MNIST?",
-        {"recipes": "gan/stacked,gan/stacked-pac2", "data": "stacked-mnist-5k", "seeds": 1, "cpu_seconds": 3.0, "samples": 1000},
+        {
+            "recipes": "gan/stacked,gan/stacked-pac2",
+            "data": "stacked-mnist-5k",
+            "seeds": 1,
+            "cpu_seconds": 3.0,
+            "samples": 1000,
+        },
     ),
     "solvers-order": Lab("Diffusion", "Is every solver of the order that its paper states?", {"longest": 128}),
     "ddpm-vs-ddim": Lab(

@@ -70,8 +70,9 @@ def load_diffusers(source: str | Path) -> DiffusersDenoiser:
     from diffusers import UNet2DModel
 
     index = read_json(folder / "model_index.json")
-    others = [k for k, v in index.items() if isinstance(v, list) and v[0] and k not in ("unet", "scheduler")]
-    if others or index.get("unet", [None, None])[1] != "UNet2DModel":
+    parts = {k: v[-1] for k, v in index.items() if isinstance(v, list) and v and v[0]}
+    others = [k for k in parts if k not in ("unet", "scheduler")]
+    if others or parts.get("unet") != "UNet2DModel":
         raise NotSupported(
             f"{source} is a {index.get('_class_name', 'pipeline')} with {', '.join(others) or index.get('unet')}: only unconditional and "
             "class-conditional models of pixels (UNet2DModel) are loaded here; `text.load_text_to_image` knows Stable Diffusion 1 and 2."
@@ -108,6 +109,7 @@ def levels_of(folder: Path, source: str) -> tuple[Discrete, str]:
 
     Raises:
         NotSupported: another kind of table, or of output.
+        CheckpointError: nothing readable there.
     """
     noise = read_json(folder / "scheduler" / "scheduler_config.json")
     predicts = noise.get("prediction_type", "epsilon")
@@ -115,7 +117,12 @@ def levels_of(folder: Path, source: str) -> tuple[Discrete, str]:
         raise NotSupported(
             f"{source}: prediction_type {predicts!r} is not known here; there are {', '.join(_PREDICTS)}."
         )
-    return Discrete(_table(noise, source)), _PREDICTS[predicts]
+    try:
+        return Discrete(_table(noise, source)), _PREDICTS[predicts]
+    except NotSupported:
+        raise
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{source}: its scheduler's table cannot be made ({error}).") from error
 
 
 def read_json(path: Path) -> dict[str, Any]:
