@@ -115,7 +115,7 @@ def sample(
         start: The first one's index.
         batch_size: Samples at a time.
         label: A class, for conditional models; each sample's is drawn when absent.
-        precision: "bf16" runs the networks in bfloat16 where that is safe; on processors that have it, 1.5 to 1.8 times faster.
+        precision: "bf16" runs the networks in bfloat16 where that is safe; faster on processors that have it (docs/results.md).
         quiet: Show no progress.
 
     Returns:

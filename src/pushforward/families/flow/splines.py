@@ -22,8 +22,6 @@ LEAST = 1e-3
 MOST = 100
 """Bins: with 1 / LEAST of them nothing would be left to learn."""
 _UNIT = math.log(math.expm1(1 - LEAST))  # softplus of it is 1 - LEAST: raw slopes of 0 are slopes of 1
-
-
 _TINY = 1e-30
 
 
@@ -57,9 +55,8 @@ def rational_quadratic(
         up = y - low
         a, b, c = h * (s - before) + up * bend, h * before - up * bend, -s * up
         root = (b.square() - 4 * a * c).clamp(min=0).sqrt()
-        first = (
-            b >= 0
-        )  # the same root in two forms; which of them does not cancel depends on b's sign, and a > 0 where b < 0
+        # The same root in two forms: which of them does not cancel depends on b's sign, and a > 0 where b < 0.
+        first = b >= 0
         u = torch.where(first, 2 * c, root - b) / torch.where(first, (-b - root).clamp(max=-_TINY), 2 * a)
         u = u.clamp(0, 1)
         out = left + u * w
