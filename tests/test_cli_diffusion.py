@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 from program import call, refused
 
+from pushforward import runs
+from pushforward.config import load_recipe
+
 SMALL = ["--set", "model.network.width=16", "--set", "train.batch_size=8", "--set", "train.precision=no", "-q"]
 SMALL += ["--set", "train.steps=3", "--set", "train.sample_every=3", "--set", "train.log_every=1"]
 SMALL += [
@@ -88,3 +91,10 @@ def test_mistakes_are_answered_in_words(run: Path, tmp_path: Path) -> None:
     assert "cosine" in said
     assert "heun" in refused("train", "diffusion/edm", "--set", "model.sampler.solver=huen", "--out", tmp_path / "x")
     assert not (tmp_path / "x").exists()
+
+
+def test_bfloat16_is_refused_where_energies_are_compared(tmp_path: Path) -> None:
+    small = ["train.steps=2", "train.batch_size=8", "train.sample_every=2"]
+    run = runs.train(load_recipe("energy/ebm-2d", small), tmp_path / "run", quiet=True)
+    for method in ("mala", "hmc"):
+        assert "must be exact" in refused("sample", run, "--sampler", method, "--precision", "bf16")
