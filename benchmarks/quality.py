@@ -3,8 +3,8 @@
     PUSHFORWARD_DATA=../shared/data python benchmarks/quality.py gan/dcgan-conditional diffusion/edm [--seeds 0 1 2] [--cpu-minutes 6 20 60] [--jobs 2]
 
 A run is one thread, so that two of them side by side fill two cores, and its time is that of its thread: 6 CPU minutes are 3 minutes of two cores. Only
-training counts; sampling and judging do not. Recipes were chosen on training images held out. What is in the file already is not repeated,
-but the run must be trained anew to come to what is not.
+training counts; sampling and judging do not. A recipe whose learning rate falls is trained for each budget by itself, its rate reaching 0 where the budget ends.
+Recipes were chosen on training images held out. What is in the file already is not repeated, but the run must be trained anew to come to what is not.
 """
 
 from __future__ import annotations
@@ -29,29 +29,26 @@ def one(
     import torch
 
     torch.set_num_threads(1)
-    from pushforward import build, runs
-    from pushforward.config import dump, load_recipe
+    from pushforward import runs
+    from pushforward.config import dump
     from pushforward.data.images import save_grid, to_bytes
     from pushforward.evaluation import Sides, measure, reference
+    from pushforward.labs.contest import averaged, config_of, images_of, train_for
 
-    config = build.resolve(load_recipe(recipe, [*settings, f"train.seed={seed}"], data="mnist"))
-    config = runs.with_precision(config)
-    trainer = runs.make_trainer(config, runs.load_data(config))
-    side = reference("mnist", n=n)
-    model, spent, waiting = trainer.model, 0.0, sorted(minutes)
-    assert trainer.ema is not None
-    began = time.process_time()
-    for report in trainer.steps(10**9):
-        if spent + time.process_time() - began < 60 * waiting[0]:
-            continue
+    config = config_of(recipe, settings, data="mnist", seed=seed)
+    data, side = images_of(config), reference("mnist", n=n)
+    trainer, spent = None, 0.0
+    for budget in sorted(minutes):
+        if config.train.schedule != "constant":
+            trainer, spent = None, 0.0
+        began = time.process_time()
+        trainer = train_for(config, data, 60 * budget - spent, trainer)
         spent += time.process_time() - began
-        budget = waiting.pop(0)
+        model = trainer.model
         start = time.process_time()
-        with trainer.ema.swapped_in():
-            model.settle()
-            model.eval()
+        with averaged(trainer):
             x = to_bytes(runs.sample(model, n, seed=seed, precision=config.train.precision))
-            model.train()
+        model.train()
         sampling = time.process_time() - start
         values = measure(Sides(side.real, side.by(x), side.floor["floor"]), METRICS)
         shares = [values[f"class {k}"].value for k in range(10)]
@@ -60,8 +57,9 @@ def one(
             "settings": settings,
             "seed": seed,
             "cpu_minutes": budget,
-            "steps": report.step,
-            "images": report.step * config.train.batch_size,
+            "cpu_seconds": spent,
+            "steps": trainer.step,
+            "images": trainer.step * config.train.batch_size,
             "precision": config.train.precision,
             "sampling_precision": config.train.precision,
             "n": n,
@@ -77,14 +75,11 @@ def one(
         if seed == 0:
             save_grid(x[:100], out.with_name(f"quality-{recipe.replace('/', '-')}-{budget:g}.png"), scale=1)
         v = row["values"]
-        print(f"{recipe} {seed} {budget:g} CPU min, step {report.step}: Frechet {v['frechet'][0]:.1f}, R {v['recall'][0]:.3f}, classes {row['rarest']:.3f} to {row['commonest']:.3f}", flush=True)  # fmt: skip
+        print(f"{recipe} {seed} {budget:g} CPU min, step {trainer.step}: Frechet {v['frechet'][0]:.1f}, R {v['recall'][0]:.3f}, classes {row['rarest']:.3f} to {row['commonest']:.3f}", flush=True)  # fmt: skip
         if keep is not None:
             folder = keep / f"{recipe.replace('/', '-')}-{seed}"
             trainer.save(folder / "checkpoints", keep=1)
             (folder / "config.toml").write_text(dump(config))
-        if not waiting:
-            return
-        began = time.process_time()
 
 
 def main() -> None:

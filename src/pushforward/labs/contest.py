@@ -32,13 +32,13 @@ from pushforward.model import GenerativeModel
 from pushforward.report.figures import COLOURS
 from pushforward.runs import Run
 from pushforward.training.checkpoint import write_atomic
+from pushforward.training.schedules import fallen, risen
 from pushforward.training.trainer import Trainer
 
 Rows = dict[str, list[dict[str, float]]]
 """What is compared -> figures of each seed."""
 Look = Callable[[GenerativeModel, Tensor, Reference], dict[str, float]]
 """Model, its samples as bytes and the real side -> figures."""
-TRIAL = 10  # steps that are timed where the learning rate must know how many there will be
 
 
 def config_of(recipe: str, settings: Sequence[str], *, data: str, seed: int) -> RunConfig:
@@ -46,33 +46,38 @@ def config_of(recipe: str, settings: Sequence[str], *, data: str, seed: int) -> 
     return runs.with_precision(build.resolve(load_recipe(recipe, [*settings, f"train.seed={seed}"], data=data)))
 
 
-def train_for(config: RunConfig, data: ImageSet, cpu_seconds: float) -> Trainer:
-    """A trainer that has used up its CPU seconds.
+def train_for(config: RunConfig, data: ImageSet, cpu_seconds: float, trainer: Trainer | None = None) -> Trainer:
+    """A trainer that has used up its CPU seconds. Learning rates that fall over a run fall over this time, and have reached 0 at its end.
 
-    A learning rate that changes over the run needs the number of steps beforehand; it is then found by a trial of a few steps.
+    Args:
+        config: The run.
+        data: What it is trained on.
+        cpu_seconds: How long.
+        trainer: One of this run to go on with.
 
     Raises:
-        ConfigError: no time at all, or a recipe without averaged weights, by which runs are judged.
+        ConfigError: no time at all, a recipe without averaged weights, by which runs are judged, or one to go on with whose rate has fallen to 0.
         Diverged: as the trainer finds it.
     """
+    t = config.train
     if not cpu_seconds > 0:
         raise ConfigError(f"cpu_seconds={cpu_seconds}: must be above 0.")
-    if config.train.ema is None:
+    if t.ema is None:
         raise ConfigError("labs judge averaged weights; train.ema must be set.")
-    most = 10**9
-    if runs.changing(config.train):
-        trial = runs.make_trainer(config, data)
-        began, steps = time.process_time(), 0
-        for _ in trial.steps(TRIAL):
-            steps += 1
-            if time.process_time() - began > 0.2 * cpu_seconds:
-                break
-        most = max(1, int(cpu_seconds * steps / (time.process_time() - began)))
-        config = config.model_copy(update={"train": config.train.model_copy(update={"steps": most})})
-    trainer = runs.make_trainer(config, data)
+    if trainer is not None and t.schedule != "constant":
+        raise ConfigError(
+            f"train.schedule={t.schedule}: its rate has fallen to 0 already; train anew for the whole time."
+        )
+    trainer = trainer or runs.make_trainer(config, data)
     began = time.process_time()
-    for report in trainer.steps(most):
-        if most == 10**9 and time.process_time() - began >= cpu_seconds and report.step > 1:
+
+    def spent() -> float:
+        return (time.process_time() - began) / cpu_seconds
+
+    trainer.rate = lambda step: risen(step, t.warmup) * fallen(spent(), t.schedule)
+    least = trainer.step + 2
+    for report in trainer.steps(10**9):
+        if report.step >= least and spent() >= 1:
             break
     return trainer
 

@@ -26,10 +26,22 @@ def factor(step: int, steps: int, *, schedule: Schedule = "constant", warmup: in
         >>> [factor(k, 100, warmup=4) for k in range(5)]
         [0.25, 0.5, 0.75, 1.0, 1.0]
     """
-    risen = min(1.0, (step + 1) / warmup) if warmup else 1.0
-    gone = min(1.0, max(0, step - warmup) / max(1, steps - warmup))
+    return risen(step, warmup) * fallen(max(0, step - warmup) / max(1, steps - warmup), schedule)
+
+
+def risen(step: int, warmup: int) -> float:
+    """The rise alone, to 1 at the end of the warm-up."""
+    return min(1.0, (step + 1) / warmup) if warmup else 1.0
+
+
+def fallen(share: float, schedule: Schedule) -> float:
+    """The decay alone, after a share of the run (or of the time that it is given); 0 at its end and beyond.
+
+    Example:
+        >>> [fallen(s, "cosine") for s in (0.0, 1.0, 1.5)]
+        [1.0, 0.0, 0.0]
+    """
+    share = min(1.0, share)
     if schedule == "linear":
-        return risen * (1 - gone)
-    if schedule == "cosine":
-        return risen * 0.5 * (1 + math.cos(math.pi * gone))
-    return risen
+        return 1 - share
+    return 0.5 * (1 + math.cos(math.pi * share)) if schedule == "cosine" else 1.0

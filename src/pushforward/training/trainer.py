@@ -98,7 +98,7 @@ class Trainer:
         self.moves = {p.name: self.accelerator.prepare(_Move(p)) for p in self.phases}
         self.optimisers = dict(optimisers)  # no wrapper: bfloat16 needs no loss scaling, and fp16 is not offered
         self._own = {p.name: list(p.module.parameters()) for p in self.phases}
-        self._rate = rate
+        self.rate = rate
         self._base = {name: [g["lr"] for g in o.param_groups] for name, o in self.optimisers.items()}
         self._compiled: dict[str, CompiledMove] = {}
         self._batch: tuple[Tensor, Tensor | None] | None = None
@@ -118,8 +118,8 @@ class Trainer:
         while self.step < until:
             start = time.perf_counter()
             self._seed_global_generators()
-            if self._rate is not None or self.retries:
-                now = (1.0 if self._rate is None else self._rate(self.step)) * 0.5**self.retries
+            if self.rate is not None or self.retries:
+                now = (1.0 if self.rate is None else self.rate(self.step)) * 0.5**self.retries
                 for name, optimiser in self.optimisers.items():
                     for group, lr in zip(optimiser.param_groups, self._base[name], strict=True):
                         group["lr"] = lr * now
