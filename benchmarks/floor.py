@@ -1,4 +1,4 @@
-"""The floor of every metric: MNIST training images against test images, at several n.
+"""The floor of every metric: MNIST training images against test images, at several n; and the ladder of damaged ones at the largest.
 
     PUSHFORWARD_DATA=../shared/data python benchmarks/floor.py [--json docs/results/floor.json]
 
@@ -17,7 +17,7 @@ import torch
 
 from pushforward.data.fetch import load
 from pushforward.data.images import ImageSet
-from pushforward.evaluation import Sides, measure
+from pushforward.evaluation import Sides, measure, reference
 from pushforward.metrics.features import Features, cached_features, extractor
 
 METRICS = [
@@ -60,10 +60,12 @@ def main() -> None:
             }
         )
         print(n, {k: str(v) for k, v in values.items()}, flush=True)
+    side = reference("mnist", n=max(args.sizes))
+    ladder = {rung: measure(Sides(side.real, f, f), ["frechet"])["frechet"].value for rung, f in side.floor.items()}
+    print(ladder)
     if args.json:
-        args.json.write_text(
-            json.dumps({"command": " ".join(sys.argv), "extractor_sha256": by.sha256, "rows": rows}, indent=1)
-        )
+        found = {"command": " ".join(sys.argv), "extractor_sha256": by.sha256, "rows": rows, "ladder": ladder}
+        args.json.write_text(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ CASES: dict[str, dict[str, Any]] = {
     "DDIM-50": {"solver": "ddim", "steps": 50},
     "DDIM-10": {"solver": "ddim", "steps": 10},
     "DPM-Solver++(2M)-10": {"solver": "dpmpp-2m", "steps": 10},
+    "DPM-Solver++(SDE)-12": {"solver": "dpmpp-sde", "steps": 12},
     "UniPC-10": {"solver": "unipc", "steps": 10},
     "UniPC-7": {"solver": "unipc", "steps": 7},
     "Heun-6": {"solver": "heun", "steps": 6},

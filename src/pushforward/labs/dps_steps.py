@@ -31,7 +31,7 @@ from pushforward.report.figures import COLOURS, STYLE, plt
 from pushforward.restoration import pictures, restore
 from pushforward.training.checkpoint import write_atomic
 
-STEPS = {"dps": (1000, 500, 200, 100, 50), "diffpir": (100, 50, 20), "mmps": (100, 50, 20), "pigdm": (100, 50, 20)}
+STEPS = {"dps": (1000, 800, 500, 200, 100, 50), "diffpir": (100, 50, 20), "mmps": (100, 50, 20), "pigdm": (100, 50, 20)}
 Curves = dict[str, dict[int, dict[str, list[float]]]]
 
 
