@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from pushforward.data.batches import Batches, ImageBatches
 from pushforward.data.images import ImageSet
 from pushforward.errors import ConfigError, NotSupported
 from pushforward.families.gan import augment, losses, terms
+from pushforward.families.gan import model as gan_model
 from pushforward.families.gan.augment import Look, View
 from pushforward.families.gan.context import Context
 from pushforward.families.gan.model import ANCHOR_DECAY, GAN
@@ -165,18 +167,27 @@ def test_consistency_on_fakes_moves_only_the_discriminator() -> None:
 
 
 def test_latent_terms_by_hand() -> None:
-    """G(z) = a z and linear D: D(G(z)) - D(G(z + dz)) = -a w.dz; |G(z) - G(z + dz)|^2 averages to a^2 sd^2."""
+    """G(z) = a z and linear D: D(G(z)) - D(G(z + dz)) = -a w.dz; |G(z) - G(z + dz)|^2 averages to 4 a^2 sd^2 in four dimensions."""
+    latent_terms_by_hand()
+
+
+@pytest.mark.parametrize("options", [{"unroll_steps": 1}, {"share_fakes": True}], ids=str)
+def test_latent_terms_know_the_latents_of_the_fakes_they_are_given(options: dict) -> None:
+    latent_terms_by_hand(**options)
+
+
+def latent_terms_by_hand(**options: Any) -> None:
     n, sd = 4000, 0.1
-    model = gan(LinearCritic(W), terms=(term("latent-consistency", sd=sd), term("latent-diversity", sd=sd)))
+    model = gan(LinearCritic(W), terms=(term("latent-consistency", sd=sd), term("latent-diversity", sd=sd)), **options)
     pulled = model.discriminator_loss(batch(n))["latent-consistency"]
     expected = 2.0**2 * 25 * sd**2
     assert float(pulled.detach().mean()) == pytest.approx(expected, abs=4 * expected * math.sqrt(2 / n))
     pushed = model.generator_loss(batch(n))["latent-diversity"]
-    expected = 2.0**2 * sd**2
+    expected = 4 * 2.0**2 * sd**2
     assert float(pushed.detach().mean()) == pytest.approx(-expected, abs=4 * expected * math.sqrt(2 / (4 * n)))
     pushed.mean().backward()
-    # d/da of -a^2 sd^2 is -2 a sd^2
-    assert model.generator.a.grad.item() == pytest.approx(-2 * 2 * sd**2, rel=0.1)  # type: ignore[union-attr]
+    # d/da of -4 a^2 sd^2 is -8 a sd^2
+    assert model.generator.a.grad.item() == pytest.approx(-8 * 2 * sd**2, rel=0.1)  # type: ignore[union-attr]
 
 
 # --- LeCam ----------------------------------------------------------------------------------------------------
@@ -263,8 +274,14 @@ def weights_after(run: RunConfig, steps: int = 5) -> dict[str, Tensor]:
     return trainer.model.state_dict()
 
 
-def test_unrolling_by_no_step_is_the_plain_gan_bit_for_bit() -> None:
-    plain, zero = weights_after(config()), weights_after(config(unroll_steps=0, unroll_rate=7.0))
+def test_unrolling_by_no_step_is_the_plain_gan_bit_for_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through all that looking ahead does, but for its steps."""
+    plain = weights_after(config())
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            gan_model, "unrolled", lambda start, loss, *, steps, rate: unrolled(start, loss, steps=0, rate=rate)
+        )
+        zero = weights_after(config(unroll_steps=1))
     assert all(torch.equal(plain[k], zero[k]) for k in plain)
     ahead = weights_after(config(unroll_steps=2))
     assert any(not torch.equal(plain[k], ahead[k]) for k in plain)
@@ -523,7 +540,13 @@ def test_data_and_fakes_are_shown_through_the_same_view() -> None:
 
 # --- together -------------------------------------------------------------------------------------------------
 
-PRIORS = ["normal", "uniform", {"name": "gaussian-mixture", "learned": True}]
+PRIORS = [
+    "normal",
+    "uniform",
+    "gaussian-mixture",
+    {"name": "gaussian-mixture", "learned": True},
+    {"name": "flow"},
+]
 
 
 @pytest.mark.parametrize("objective", build.gan.OBJECTIVES)
@@ -565,7 +588,6 @@ def test_any_objective_with_any_trick_trains(objective: str, options: dict) -> N
     ("options", "said"),
     [
         ({"pack": 2, "terms": [{"name": "r1"}]}, "no slope of one sample"),
-        ({"share_fakes": True, "terms": [{"name": "latent-consistency"}]}, "shared fakes come without"),
         ({"pack": 2, "classes": 3}, "a pack mixes classes"),
         ({"unroll_steps": 1, "share_fakes": True}, "fakes of its own"),
         ({"unroll_steps": 1, "weight_clip": 0.1}, "knows nothing of the clip"),
@@ -575,6 +597,9 @@ def test_any_objective_with_any_trick_trains(objective: str, options: dict) -> N
         ({"pack": 0}, "at least 1"),
         ({"classes": 1}, "at least 2"),
         ({"unroll_rate": 0.0}, "above 0"),
+        ({"unroll_rate": 0.5}, "does nothing without model.unroll_steps"),
+        ({"ada_target": 0.3}, "does nothing without the view ada"),
+        ({"ada_images": 10}, "does nothing without the view ada"),
     ],
     ids=lambda v: "" if isinstance(v, dict) else v,
 )

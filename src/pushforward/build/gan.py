@@ -176,6 +176,14 @@ def resolve(table: Table) -> tuple[Table, tuple[str, ...]]:
     for key, good, said in _LIMITS:
         if scalars[key] is not None and not good(scalars[key]):
             raise ConfigError(f"model.{key} = {scalars[key]}: must be {said}.")
+    without = {
+        "ada_target": not any(v["name"] == "ada" for v in lists["views"]) and "the view ada",
+        "ada_images": not any(v["name"] == "ada" for v in lists["views"]) and "the view ada",
+        "unroll_rate": not scalars["unroll_steps"] and "model.unroll_steps",
+    }
+    for key, missing in without.items():
+        if missing and scalars[key] != valid[key]:
+            raise ConfigError(f"model.{key} = {scalars[key]} does nothing without {missing}; leave it at {valid[key]}.")
     _refuse_senseless(parts["objective"], lists["terms"], lists["views"], scalars)
     return {**parts, **lists, **scalars}, ("discriminator", "generator")
 
@@ -204,10 +212,6 @@ def _refuse_senseless(objective: Table, listed: list[Table], views: list[Table],
         if scalars["pack"] > 1 and needed & _SLOPES:
             raise ConfigError(
                 f"model.pack = {scalars['pack']} with the term {name}: a pack has one logit, so there is no slope of one sample to penalise. Leave one out."
-            )
-        if scalars["share_fakes"] and "latents" in needed:
-            raise ConfigError(
-                f"model.share_fakes with the term {name}: it moves the latents of its fakes, and shared fakes come without theirs. Leave one out."
             )
     if scalars["pack"] > 1 and scalars["classes"] is not None:
         raise ConfigError("model.pack with model.classes: a pack mixes classes, so it has no label. Leave one out.")

@@ -33,7 +33,7 @@ class Context:
         batch: Data, labels and the random streams.
         player: Whose move it is. The discriminator sees fakes without their graph; the generator sees through them.
         needs: Slopes that some term will ask for: their inputs must carry gradients before the forward pass.
-        fake: Fakes made in the other player's move, to be shared (with their graph).
+        given: Fakes (with their graph) and their latents, in the place of new ones.
         parameters: Of the discriminator, in the place of its own.
     """
 
@@ -44,14 +44,14 @@ class Context:
         player: Player,
         *,
         needs: frozenset[Need] = frozenset(),
-        fake: Tensor | None = None,
+        given: tuple[Tensor, Tensor] | None = None,
         parameters: Parameters | None = None,
     ) -> None:
         self.gan = gan
         self.batch = batch
         self.player = player
         self._needs = needs
-        self._shared = fake
+        self._given = given
         self._parameters = parameters
 
     @cached_property
@@ -62,7 +62,11 @@ class Context:
     @cached_property
     def z(self) -> Tensor:
         """Latents, (B, dim)."""
-        return self.gan.prior.sample(len(self.batch.x), generator=self.batch.generator)
+        return (
+            self._given[1]
+            if self._given is not None
+            else self.gan.prior.sample(len(self.batch.x), generator=self.batch.generator)
+        )
 
     def generate(self, z: Tensor) -> Tensor:
         """Fakes of any latents, (B, dim) -> (B, *shape); with a graph in the generator's move alone."""
@@ -72,7 +76,7 @@ class Context:
     @cached_property
     def made(self) -> Tensor:
         """Fakes with whatever graph they were made with, (B, *shape)."""
-        return self._shared if self._shared is not None else self.generate(self.z)
+        return self._given[0] if self._given is not None else self.generate(self.z)
 
     @cached_property
     def fake(self) -> Tensor:

@@ -108,7 +108,7 @@ class GAN(GenerativeModel):
         self.classes = classes
         self.ada_target = ada_target
         self.ada_images = ada_images
-        self._handed: Tensor | None = None  # fakes on their way from D's move to G's
+        self._handed: tuple[Tensor, Tensor] | None = None  # fakes and latents on their way from D's move to G's
         self._adaptive = any(v.function is ada for v in self.views)
         self._anchored = any("anchors" in t.needs for t in self.terms)
         self.strength: Tensor
@@ -159,7 +159,7 @@ class GAN(GenerativeModel):
         context = Context(self, batch, "discriminator", needs=frozenset().union(*(t.needs for t in due)))
         real, fake = context.real_logits, context.fake_logits
         if self.share_fakes:
-            self._handed = context.made
+            self._handed = (context.made, context.z)
         logged = {"real_logit": real.detach(), "fake_logit": fake.detach(), "overlap": (fake > real).float()}
         if self._adaptive:
             logged["real_sign"] = (real.detach() - (self.objective.neutral or 0.0)).sign()
@@ -171,17 +171,17 @@ class GAN(GenerativeModel):
         """Terms of G's move; D's weights are constants in it, or functions of the fakes when G looks ahead."""
         due = self._due("generator", batch.step)
         handed, self._handed = self._handed, None
-        context = Context(self, batch, "generator", fake=handed)
+        context = Context(self, batch, "generator", given=handed)
         if self.unroll_steps:
-            made = context.made
+            given = (context.made, context.z)
             with steady(self.discriminator):
                 end = unrolled(
                     dict(self.discriminator.named_parameters()),
-                    lambda parameters: self._look_ahead(batch, made, parameters),
+                    lambda parameters: self._look_ahead(batch, given, parameters),
                     steps=self.unroll_steps,
                     rate=self.unroll_rate,
                 )
-            context = Context(self, batch, "generator", fake=made, parameters=end)
+            context = Context(self, batch, "generator", given=given, parameters=end)
         with frozen(self.discriminator), steady(self.discriminator):
             fake = context.fake_logits
             logits = (context.real_logits, fake) if self.objective.paired else (fake,)
@@ -189,9 +189,9 @@ class GAN(GenerativeModel):
                 t.name: t.function(context, **t.options) for t in due
             }
 
-    def _look_ahead(self, batch: Batch, made: Tensor, parameters: Parameters) -> Tensor:
+    def _look_ahead(self, batch: Batch, given: tuple[Tensor, Tensor], parameters: Parameters) -> Tensor:
         """D's adversarial loss as G foresees it."""
-        context = Context(self, batch, "generator", fake=made, parameters=parameters)
+        context = Context(self, batch, "generator", given=given, parameters=parameters)
         return self.objective.discriminator(context.real_logits, context.fake_logits).mean()
 
     @torch.no_grad()

@@ -143,14 +143,14 @@ def latent_consistency(context: Context, *, sd: float = 0.05) -> Tensor:
 
 
 def latent_diversity(context: Context, *, sd: float = 0.05) -> Tensor:
-    """-|G(z) - G(z + dz)|^2, the mean over pixels: zCR's push on the generator (weight 0.5).
+    """-|G(z) - G(z + dz)|^2: zCR's push on the generator (weight 0.5).
 
     Args:
         sd: Of dz.
 
     Reference: Zhao et al. 2020, algorithm 2, arXiv 2002.04724.
     """
-    return -(context.made - _neighbours(context, sd)).flatten(1).square().mean(dim=1)
+    return -(context.made - _neighbours(context, sd)).flatten(1).square().sum(dim=1)
 
 
 def lecam(context: Context) -> Tensor:
