@@ -55,6 +55,18 @@ def test_signs_of_digits() -> None:
     assert "monitor/modes" not in signs(ones, data, "my-images")
 
 
+def test_signs_of_stacked_digits() -> None:
+    data = load("stacked-mnist-5k", "train")
+    assert isinstance(data, ImageSet) and data.labels is not None
+    whole = signs(to_model(data.images[:250]), data, "stacked-mnist-5k")
+    assert whole["monitor/modes"] == pytest.approx(
+        len(data.labels[:250].unique()), abs=5
+    )  # but for what the encoder misreads
+    assert whole["monitor/all_modes"] == pytest.approx(1000 * (1 - 0.999**250), abs=20)
+    seven = to_model(data.images[:7].repeat(40, 1, 1, 1)[:250])
+    assert signs(seven, data, "stacked-mnist-5k")["monitor/modes"] == len(data.labels[:7].unique())
+
+
 def log(**columns: Any) -> list[dict[str, Any]]:
     """Lines every 100 steps."""
     length = max(len(v) for v in columns.values())
@@ -86,3 +98,13 @@ def test_saturation_is_a_fall_by_a_thousand() -> None:
     assert "fell by 20,000x" in found[0].text
     assert alarms(log(generator__gradient_norm=[2.0] * 15 + [0.01] * 15)) == []
     assert alarms(log(generator__gradient_norm=[2.0] * 15 + [1e-9] * 3 + [2.0] * 10)) == []  # a dip is none
+    assert alarms(log(generator__gradient_norm=[2.0] * 15 + [900.0] + [0.5] * 15)) == []  # nor a single peak
+
+
+def test_a_discriminator_that_is_never_beaten_has_saturated_at_a_fall_by_a_hundred() -> None:
+    """As in a run of gan/minimax with a fast discriminator: most of the fall is in the first lines."""
+    norms = [0.037, 0.015, 0.009, 0.005, *[1e-4] * 20]
+    assert alarms(log(generator__gradient_norm=norms, discriminator__overlap=[0.2] * 24)) == []
+    (found,) = alarms(log(generator__gradient_norm=norms, discriminator__overlap=[0.01] + [0.0] * 23))
+    assert (found.kind, found.step) == ("saturation", 1000)
+    assert "tells every fake from data: the generator's gradient fell by 370x" in found.text

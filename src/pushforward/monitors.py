@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pushforward.data.fetch import STACKS
 from pushforward.data.images import ImageSet, to_bytes
 from pushforward.data.toy import Density, Mixture
 from pushforward.metrics.features import extractor
@@ -32,12 +33,13 @@ def signs(x: Tensor, data: ImageSet | Density, name: str) -> dict[str, float]:
     Returns:
         "monitor/spread": mean distance to the nearest other sample, over that of as many data points (1: as varied; 0: all the same).
         "monitor/modes" and "monitor/all_modes": classes (MNIST, by the digit encoder) or Gaussians (mixtures, each sample counted for its nearest) that are there, and
-        how many there are; left out for other data.
+        how many there are; of stacked MNIST, how many of its 1,000 kinds are among these samples, and among as many data; left out for other data.
     """
     n = len(x)
     g = torch.Generator().manual_seed(0)
     if isinstance(data, ImageSet):
-        real = data.images[torch.randperm(len(data), generator=g)[:n]].float() / 127.5 - 1
+        chosen = torch.randperm(len(data), generator=g)[:n]
+        real = data.images[chosen].float() / 127.5 - 1
         x, n = x[: len(real)], len(real)  # of a small data set as many samples: nearest neighbours come closer with n
     else:
         real = data.sample(n, generator=g)
@@ -47,6 +49,12 @@ def signs(x: Tensor, data: ImageSet | Density, name: str) -> dict[str, float]:
         logits = extractor("digits")(to_bytes(x)).logits
         assert logits is not None
         shares = logits.argmax(dim=1).bincount(minlength=10) / n
+    elif name in STACKS and isinstance(data, ImageSet) and data.labels is not None:
+        digits = [extractor("digits")(to_bytes(x[:, c : c + 1])).logits for c in range(3)]
+        read = sum(d.argmax(dim=1) * 10 ** (2 - c) for c, d in enumerate(digits) if d is not None)
+        # A thousand kinds cannot all be among a few hundred samples: as many as among so many data are all there are.
+        found["monitor/modes"] = float(len(torch.as_tensor(read).unique()))
+        found["monitor/all_modes"] = float(len(data.labels[chosen].unique()))
     elif isinstance(data, Mixture):
         distances, which = torch.cdist(x.float(), data.means.float()).min(dim=1)
         found["monitor/high_quality"] = float((distances <= 3 * data.sd[which]).float().mean())
@@ -128,18 +136,26 @@ def _sameness(rows: Sequence[dict[str, Any]]) -> Alarm | None:
 
 
 def _saturation(rows: Sequence[dict[str, Any]]) -> Alarm | None:
-    """The generator's gradient has fallen 1000 times below the largest median of ten log lines."""
-    key = "generator/gradient_norm"
-    seen = [(r["step"], r[key]) for r in rows if key in r]
-    medians = [(seen[i][0], statistics.median(v for _, v in seen[i - 9 : i + 1])) for i in range(9, len(seen))]
+    """The generator's gradient, the median of ten log lines, has fallen far below its largest median of three, which knows the first steps too.
+
+    Far is 1000 times, or 100 where no fake beats data: runs that learn fall by about 10.
+    """
+    key, beaten = "generator/gradient_norm", "discriminator/overlap"
+    seen = [r for r in rows if key in r]
     largest = 0.0
-    for step, median in medians:
-        if 0 <= median < largest / 1000:
+    for i, row in enumerate(seen):
+        largest = max(largest, statistics.median(r[key] for r in seen[max(0, i - 2) : i + 1]))
+        if i < 9:
+            continue
+        last = seen[i - 9 : i + 1]
+        median = statistics.median(r[key] for r in last)
+        apart = statistics.median(r.get(beaten, 1.0) for r in last) < 0.01
+        if 0 <= median < largest / (100 if apart else 1000):
+            told = ", which tells every fake from data" if apart else ""
             return Alarm(
-                step,
+                row["step"],
                 "saturation",
-                f"discriminator saturated: the generator's gradient fell by {largest / max(median, 1e-30):,.0f}x. What usually helps: the non-saturating or "
+                f"discriminator saturated{told}: the generator's gradient fell by {largest / max(median, 1e-30):,.0f}x. What usually helps: the non-saturating or "
                 "least-squares objective, r1, instance noise, a lower discriminator learning rate.",
             )
-        largest = max(largest, median)
     return None

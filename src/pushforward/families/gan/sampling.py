@@ -204,3 +204,4 @@ def keep_training(gan: GAN, optimiser: torch.optim.Optimizer, batches: Sequence[
         optimiser.step()
         if phase.finish is not None:
             phase.finish({k: v.detach() for k, v in means.items()}, len(batch.x))
+    gan.settle()  # the moves made fakes in training mode, which shifts batch-norm statistics of averaged weights
