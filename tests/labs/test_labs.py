@@ -12,11 +12,11 @@ import torch
 from pushforward import labs
 from pushforward.data.fetch import load
 from pushforward.data.images import ImageSet
-from pushforward.data.toy import Ring
+from pushforward.data.toy import Mixture, Ring
 from pushforward.errors import ConfigError, DataError, NotSupported
 from pushforward.labs import ddpm_vs_ddim, dps_steps, guidance_scale, stacked, trained
 from pushforward.labs.fid_under_corruption import _finding, steps_back
-from pushforward.labs.mode_collapse import better, covered, one
+from pushforward.labs.mode_collapse import blind, covered, one, repaired
 from pushforward.labs.stacked import joint, judged
 from pushforward.metrics.measurement import Measurement
 
@@ -72,11 +72,27 @@ def test_covered_modes_are_those_with_a_sample_of_high_quality() -> None:
     assert covered(two, ring) == (2, pytest.approx(2 / 3))
 
 
-def test_more_modes_is_a_matter_of_evidence() -> None:
-    assert better("b", [8] * 10, "a", [6, 7, 6, 5, 7, 6, 7, 6, 6, 7]).verdict == "supported"
-    assert better("b", [6, 7, 6, 5, 7, 6, 7, 6, 6, 7], "a", [8] * 10).verdict == "not supported"
-    assert better("b", [6, 7, 8], "a", [6, 8, 7]).verdict == "unclear"
-    assert better("b", [8, 8], "a", [8, 8]).verdict == "unclear"
+def test_a_repair_finds_more_modes_and_lies_on_them() -> None:
+    def verdict(modes: list[int], quality: float, plain: list[int]) -> str:
+        return repaired("b", [(m, quality) for m in modes], "a", plain, (6.0, 0.01)).verdict
+
+    some = [6, 7, 6, 5, 7, 6, 7, 6, 6, 7]
+    assert verdict([8] * 10, 0.9, some) == "supported"
+    assert verdict([8] * 10, 0.02, some) == "not supported"  # as blind noise would
+    assert verdict([8] * 10, 0.9, [1] * 10) == "supported"
+    assert verdict(some, 0.9, [8] * 10) == "not supported"
+    assert verdict([6, 7, 8], 0.9, [6, 8, 7]) == "unclear"
+    assert verdict([8, 8], 0.9, [8, 8]) == "unclear"
+
+
+def test_blind_noise_hits_modes_by_chance() -> None:
+    """One Gaussian at the origin with the data's spread: the chance to lie on a mode is the integral of its density over the disc."""
+    grid = Mixture([[a, b] for a in (-1.0, 1.0) for b in (-1.0, 1.0)], sd=0.05)
+    variance = 1 + 0.05**2
+    chance = 4 * math.pi * 0.15**2 * math.exp(-1 / variance) / (2 * math.pi * variance)
+    modes, quality = blind(grid)
+    assert modes == 4
+    assert quality == pytest.approx(chance, rel=0.06)  # 50,000 draws: 2.4 %, and the density's bend
 
 
 def test_collapse_lab(tmp_path: Path) -> None:
