@@ -1,4 +1,4 @@
-"""Write what recipes were seen to reach into their [expect], from docs/results/quality.jsonl (where a recipe is in it) and family.jsonl."""
+"""Write what recipes were seen to reach into their [expect], from docs/results: quality.jsonl where a recipe is in it, else family.jsonl, collapse-*.json, stacked.json."""
 
 from __future__ import annotations
 
@@ -60,14 +60,41 @@ def of_family(recipe: str) -> tuple[str, str] | None:
     )
 
 
+def of_collapse(recipe: str) -> tuple[str, str] | None:
+    """On the ring and the grid, last weights."""
+    said, cost = [], []
+    for data, name in (("ring-8", "ring of 8"), ("grid-25", "grid of 25")):
+        file = ROOT / f"docs/results/collapse-{data}.json"
+        found = json.loads(file.read_text()) if file.exists() else {"rows": []}
+        for r in found["rows"]:
+            if r["recipe"] == recipe:
+                modes, quality = r["last_modes"], r["last_high_quality"]
+                said.append(f"{name}: {modes[0]:.1f} ± {modes[1]:.1f} modes, {quality[0]:.1%} of samples on them")
+                cost.append(f"{r['cpu_seconds']:.0f} CPU s ({name})")
+    if not said:
+        return None
+    return f"{found['seeds']} seeds, {found['steps']:,} steps, last weights; " + "; ".join(said), ", ".join(cost)
+
+
+def of_stacked(recipe: str) -> tuple[str, str] | None:
+    """Of the 1,000 modes of stacked MNIST."""
+    file = ROOT / "docs/results/stacked.json"
+    mine = [r for r in json.loads(file.read_text())["rows"] if r["recipe"] == recipe] if file.exists() else []
+    if not mine:
+        return None
+    quality = f"stacked MNIST, {seeds(mine)}: {sum(r['modes'] for r in mine) / len(mine):.0f} modes of 1,000, reverse KL {sum(r['reverse_kl'] for r in mine) / len(mine):.2f}"
+    return quality, f"{sum(r['steps'] for r in mine) / len(mine):,.0f} steps in {mine[0]['cpu_seconds']:.0f} CPU s"
+
+
 def main() -> None:
     for file in sorted((ROOT / "src/pushforward/recipes").rglob("*.toml")):
-        found = of_time(f"{file.parent.name}/{file.stem}") or of_family(f"{file.parent.name}/{file.stem}")
+        recipe = f"{file.parent.name}/{file.stem}"
+        found = of_time(recipe) or of_family(recipe) or of_collapse(recipe) or of_stacked(recipe)
         if found is None:
             continue
         text = file.read_text()
         for key, said in zip(("quality", "cost"), found, strict=True):
-            text, n = re.subn(rf'(?m)^{key} = ".*"$', lambda _, k=key, s=said: f"{k} = {json.dumps(s)}", text, count=1)
+            text, n = re.subn(rf'(?m)^{key} = ".*"$', lambda _, k=key, s=said: f"{k} = {json.dumps(s, ensure_ascii=False)}", text, count=1)
             assert n == 1, f"{file}: no {key} in [expect]"
         file.write_text(text)
 
