@@ -94,7 +94,12 @@ def main() -> None:
             continue
         text = file.read_text()
         for key, said in zip(("quality", "cost"), found, strict=True):
-            text, n = re.subn(rf'(?m)^{key} = ".*"$', lambda _, k=key, s=said: f"{k} = {json.dumps(s, ensure_ascii=False)}", text, count=1)
+            text, n = re.subn(
+                rf'(?m)^{key} = ".*"$',
+                lambda _, k=key, s=said: f"{k} = {json.dumps(s, ensure_ascii=False)}",
+                text,
+                count=1,
+            )
             assert n == 1, f"{file}: no {key} in [expect]"
         file.write_text(text)
 

@@ -244,6 +244,32 @@ def test_clip_holds_after_each_critic_step() -> None:
         assert max(p.abs().max().item() for p in model.discriminator.parameters()) <= 0.01
 
 
+def test_the_discriminator_moves_so_many_times_on_batches_of_their_own() -> None:
+    model = make_gan(discriminator_steps=3)
+    seen: list[tuple[str, torch.Tensor]] = []
+    for name in ("discriminator_loss", "generator_loss"):
+        loss = getattr(model, name)
+        setattr(model, name, lambda batch, name=name, loss=loss: (seen.append((name, batch.x)), loss(batch))[1])
+    optimisers = {p.name: adam(p.module.parameters(), lr=0.1) for p in model.phases()}
+    for _ in Trainer(model, ImageBatches(small_data(), batch_size=8, seed=0), optimisers).steps(2):
+        pass
+    assert [name for name, _ in seen] == ["discriminator_loss"] * 3 + ["generator_loss"] + [
+        "discriminator_loss"
+    ] * 3 + ["generator_loss"]
+    assert not torch.equal(seen[0][1], seen[1][1]) and not torch.equal(seen[1][1], seen[2][1])
+
+
+def test_overlap_is_the_share_of_fakes_that_beat_data() -> None:
+    """D(x) = 3 + x summed; fakes 2 z + 1: by hand, pair by pair."""
+    gan = hand_gan(LinearCritic(torch.ones(4), 3.0))
+    batch = hand_batch(64)
+    found = gan.discriminator_loss(batch)
+    fake = Context(gan, hand_batch(64), "discriminator").fake
+    wins = (fake.sum(dim=1) > batch.x.flatten(1).sum(dim=1)).float()
+    assert torch.equal(found["overlap"], wins)
+    assert 0.1 < float(wins.mean()) < 0.9
+
+
 def test_labels_are_refused_by_a_model_without() -> None:
     with pytest.raises(NotSupported, match="unconditional"):
         make_gan().sample(2, labels=torch.zeros(2, dtype=torch.int64))

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from oracles import AffineGenerator, LinearCritic
 from scipy import stats
 from torch import Tensor
 
@@ -171,6 +172,48 @@ def test_ddls_lowers_the_energy() -> None:
     plain = model.sample(500, generator=SampleStream(0, torch.arange(500)))
     walked = sampling.ddls(model, 500, ratio, steps=100, step_size=0.05)
     assert float(ratio(walked.x).mean()) > float(ratio(plain).mean()) + 0.1
+
+
+def test_ddls_walks_to_the_prior_tilted_by_the_discriminator() -> None:
+    """G(z) = z and D(x) = w.x: p(z) is proportional to N(z; 0, I) e^(w.z), a normal about w with the prior's variance."""
+    w = torch.tensor([1.0, -0.5])
+    model = GAN(
+        generator=AffineGenerator(),
+        discriminator=LinearCritic(w),
+        prior=Normal(dim=2),
+        objective=losses.non_saturating(),
+    )
+    x = sampling.ddls(model, 4000, lambda x: x, steps=150, step_size=0.05).x
+    assert (x.mean(dim=0) - w).abs().max() < 5 / math.sqrt(4000)
+    assert (x.var(dim=0) - 1).abs().max() < 0.03 + 5 * math.sqrt(2 / 4000)  # and the step's own bias
+
+
+def test_rejection_learns_of_a_larger_ratio_late() -> None:
+    """The burn-in saw ratios of 1 alone; one proposal in a hundred later has 20, and shall be kept 20 times as often."""
+
+    def propose(stream: SampleStream) -> tuple[Tensor, Tensor]:
+        late = (stream.index >= 500) & (stream.index % 100 == 0)
+        return late[:, None].float(), torch.where(late, math.log(20.0), 0.0)
+
+    found = rejection(propose, 2000, percentile=None, gamma=0.0, burn_in=500)
+    share, want = float(found.x.mean()), 20 / (20 + 99)
+    assert share == pytest.approx(want, abs=5 * math.sqrt(want / 2000))
+
+
+def test_keep_training_leaves_batch_norm_settled() -> None:
+    model = GAN(
+        generator=MLPGenerator(latent=3, shape=(2,), hidden=(8, 8), norm="batch", output="identity"),
+        discriminator=MLPDiscriminator(shape=(2,), hidden=(8,)),
+        prior=Normal(dim=3),
+        objective=losses.non_saturating(),
+    )
+    model.settle()
+    before = {k: v.clone() for k, v in model.generator.state_dict().items()}
+    assert any("running_mean" in k for k in before)
+    x = torch.randn(64, 2, generator=torch.Generator().manual_seed(0)) + 3
+    batches = [Batch(x, None, k, SampleStream(k, torch.arange(64))) for k in range(5)]
+    sampling.keep_training(model, torch.optim.SGD(model.discriminator.parameters(), lr=0.1), batches)
+    assert all(torch.equal(v, before[k]) for k, v in model.generator.state_dict().items())
 
 
 def test_keep_training_moves_the_discriminator_alone() -> None:
