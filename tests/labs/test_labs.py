@@ -113,6 +113,17 @@ def test_gaussian_lab(tmp_path: Path) -> None:
         assert (tmp_path / name).stat().st_size > 1000
 
 
+def test_errors_are_compared_seed_by_seed() -> None:
+    """A seed that is hard for both counts for neither: each pair differs by a tenth, the seeds by a factor of hundred."""
+    from pushforward.labs.gaussian_1d import _less
+
+    a = [0.01, 0.1, 1.0, 0.03]
+    b = [x * r for x, r in zip(a, (1.1, 1.12, 1.09, 1.11), strict=True)]
+    assert _less("", a, b).verdict == "supported"
+    assert _less("", b, a).verdict == "not supported"
+    assert _less("", [1.0, 2.0, 3.0], [2.0, 1.0, 3.1]).verdict == "unclear"
+
+
 def test_optimal_discriminator() -> None:
     from pushforward.labs.gaussian_1d import AXIS, MEAN, SD, optimal
 
