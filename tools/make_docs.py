@@ -27,11 +27,6 @@ def read(name: str) -> Any | None:
     return json.loads(file.read_text()) if file.exists() else None
 
 
-def read_lines(name: str) -> list[dict[str, Any]]:
-    file = DOCS / "results" / f"{name}.jsonl"
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-
-
 def row(*cells: object) -> str:
     return "| " + " | ".join(map(str, cells)) + " |"
 
@@ -388,11 +383,9 @@ def family() -> list[str]:
             pairs.append(
                 (claim, *([recipes[name][s]["values"]["frechet"][0] for s in both] for name in (better, worse)))
             )
-        if precision == "no":
-            ways = [
-                r["ways"] for r in read_lines("resampling") if r["recipe"] == "gan/vanilla" and r["budget"] == budget
-            ]
-            drs, plain = ([w[k]["values"]["frechet"][0] for w in ways] for k in ("drs", "plain"))
+        ways = read("rejection-ways")
+        if precision == "no" and ways is not None:
+            drs, plain = ([r[k]["frechet"] for r in ways["seeds"] if "drs" in r] for k in ("drs", "plain"))
             pairs.append(("DRS helps vanilla (80th percentile, see below)", drs, plain))
         tested = [(claim, paired_difference(a, b)) for claim, a, b in pairs if len(a) > 1]
         for (claim, found), p in zip(tested, holm([found.p for _, found in tested]), strict=True):
@@ -420,46 +413,56 @@ def jobs() -> list[str]:
 
 
 def resampling() -> list[str]:
-    file = DOCS / "results" / "resampling.jsonl"
-    if not file.exists():
+    found, lab = read("rejection-ways"), read("lab-rejection-sampling")
+    if found is None or lab is None:
         return []
-    runs = [json.loads(line) for line in file.read_text().splitlines()]
+    settings = " ".join(f"--set {k}={v}" for k, v in lab["settings"].items())
+    runs = found["seeds"]
     lines = [
         "## Sampling with the discriminator's help",
         "",
-        f"Full MNIST: {', '.join(sorted({r['recipe'] for r in runs}))}, {runs[0]['budget']:.0f} CPU seconds on the first 50,000 training images; the logit as it is, or calibrated on 5,000 of the other 10,000; DRS at the 80th percentile of F.",
-        f"Means over {len(runs)} seeds ± standard error between them; the gain is paired. Made by `python benchmarks/resampling.py`.",
+        f"{lab['settings'].get('data', 'mnist-5k')}: `{found['recipe']}`, {lab['settings']['cpu_seconds']:g} CPU seconds on five sixths of the training images; the logit as it is, or calibrated on 5,000 of the rest; DRS at the 80th percentile of F.",
+        f"{found['n']:,} samples each way; means over {len(runs)} seeds ± standard error between them; the gain is paired. Made by `pushforward lab run rejection-sampling {settings}`.",
         "",
-        row("way", "accepted", "proposals a sample", "ms a sample", "Frechet", "gain", "p", "precision", "recall"),
-        row(*["---"] * 9),
+        row(
+            "way",
+            "seeds",
+            "accepted",
+            "proposals a sample",
+            "ms a sample",
+            "Frechet",
+            "gain",
+            "p",
+            "precision",
+            "recall",
+        ),
+        row(*["---"] * 10),
     ]
-    plain = [r["ways"]["plain"]["values"]["frechet"][0] for r in runs]
-    for way in runs[0]["ways"]:
-        rows = [r["ways"][way] for r in runs]
-        frechet = [r["values"]["frechet"][0] for r in rows]
-        gain = paired_difference(plain, frechet)
-        low = mean_and_error([a - b for a, b in zip(plain, frechet, strict=True)])
-        said = ("", "") if way == "plain" else (f"{low[0]:+.1f} ± {low[1] or 0:.1f}", f"{gain.p:.2g}")
+    for way in dict.fromkeys(k for r in runs for k in r):
+        rows = [r[way] for r in runs if way in r]
+        gains = [r["plain"]["frechet"] - r[way]["frechet"] for r in runs if way in r]
+        gain, error = mean_and_error(gains)
+        said = ("", "")
+        if way != "plain" and len(rows) > 1:
+            test = paired_difference(*([r[k]["frechet"] for r in runs if way in r] for k in ("plain", way)))
+            said = (f"{gain:+.1f} ± {error or 0:.1f}", f"{test.p:.2g}")
         means = {
-            k: mean_and_error([r[k] for r in rows])[0] for k in ("acceptance", "proposals_a_sample", "ms_a_sample")
+            k: mean_and_error([r[k] for r in rows])
+            for k in ("acceptance", "proposals", "ms", "frechet", "precision", "recall")
         }
-        rest = [
-            "{:.3f} ± {:.3f}".format(*(v or 0.0 for v in mean_and_error([r["values"][k][0] for r in rows])))
-            for k in ("precision", "recall")
-        ]
-        value, error = mean_and_error(frechet)
         lines.append(
             row(
                 way,
-                f"{means['acceptance']:.1%}",
-                f"{means['proposals_a_sample']:.1f}",
-                f"{means['ms_a_sample']:.2f}",
-                f"{value:.1f} ± {error or 0:.1f}",
+                len(rows),
+                f"{means['acceptance'][0]:.1%}",
+                f"{means['proposals'][0]:.1f}",
+                f"{means['ms'][0]:.2f}",
+                "{:.1f} ± {:.1f}".format(*(v or 0 for v in means["frechet"])),
                 *said,
-                *rest,
+                *("{:.3f} ± {:.3f}".format(*(v or 0 for v in means[k])) for k in ("precision", "recall")),
             )
         )
-    return [*lines, ""]
+    return [*lines, "", *(f"- **{f['verdict']}**: {f['claim']} {f['evidence']}" for f in lab["findings"]), ""]
 
 
 def startup() -> list[str]:
