@@ -143,14 +143,16 @@ def latent_consistency(context: Context, *, sd: float = 0.05) -> Tensor:
 
 
 def latent_diversity(context: Context, *, sd: float = 0.05) -> Tensor:
-    """-|G(z) - G(z + dz)|^2: zCR's push on the generator (weight 0.5).
+    """-|G(z) - G(z + dz)|^2, the mean over pixels: zCR's push on the generator (weight 0.5).
+
+    The paper prints a norm; its weight is for the mean, as implementations take it: the sum over 784 pixels overpowers the adversarial loss, and nothing is learned.
 
     Args:
         sd: Of dz.
 
     Reference: Zhao et al. 2020, algorithm 2, arXiv 2002.04724.
     """
-    return -(context.made - _neighbours(context, sd)).flatten(1).square().sum(dim=1)
+    return -(context.made - _neighbours(context, sd)).flatten(1).square().mean(dim=1)
 
 
 def lecam(context: Context) -> Tensor:
