@@ -43,12 +43,13 @@ def quality() -> list[str]:
         for r in map(json.loads, file.read_text().splitlines()):
             if not r["settings"] and r["n"] == 10_000:
                 cells.setdefault((r["recipe"], r["cpu_minutes"]), []).append(r)
-        some, noise = next(iter(cells.values()))[0], read("floor")["ladder"]["noise-10"]
+        some, ladder = next(iter(cells.values()))[0], read("floor")["ladder"]
+        noise = ladder["noise-10"]
         lines += [
             "## Quality against training time, full MNIST",
             "",
             "One thread a run; 6 CPU minutes are 3 minutes of two cores. 10,000 samples of averaged weights against the 10,000 test images, digit encoder",
-            f"`{some['extractor_sha256'][:12]}`; means over seeds ± standard error between them. The Frechet distance asked for is 2, 0.8 and 0.4 times noise-10 ({noise:.1f}) of the best GAN,",
+            f"`{some['extractor_sha256'][:12]}`; means over seeds ± standard error between them; training images in the place of samples (the floor) have {ladder['floor']:.1f}, with noise on them (noise-10) {noise:.1f}. The Frechet distance asked for is 2, 0.8 and 0.4 times noise-10 of the best GAN,",
             "2.5, 0.7 and 0.25 times of the best diffusion model. Made by `python benchmarks/quality.py "
             + " ".join(sorted({r for r, _ in cells}))
             + "`.",
@@ -250,7 +251,7 @@ def labs() -> list[str]:
     settings = " ".join(f"--set {k}={v}" for k, v in found["settings"].items())
     lines = [f"## {found['question']}", "", f"Made by `pushforward lab run gaussian-1d {settings}`.", ""]
     lines += [f"- **{f['verdict']}**: {f['claim']} {f['evidence']}" for f in found["findings"]]
-    pictures = sorted((DOCS / "images").glob("lab-gaussian-1d*.png"))
+    pictures = sorted((DOCS / "images").glob("lab-gaussian-1d*.*"))
     return [*lines, "", *(f"![{p.stem}](images/{p.name})" for p in pictures), ""]
 
 
