@@ -317,8 +317,11 @@ def above(
         return Finding(claim, same, f"{said} on every seed.")
     if len(a) < 2 or len(b) < 2:
         return Finding(claim, "unclear", f"{said}, too few seeds.")
-    test = stats.ttest_rel(x, y, alternative="greater") if paired else stats.ttest_ind(x, y, equal_var=False, alternative="greater")  # fmt: skip
-    p = float(test.pvalue)
+    if paired:
+        p = float(stats.ttest_rel(x, y, alternative="greater").pvalue)
+    else:  # from means and deviations, which may be 0 on one side
+        sides = (v for each in (x, y) for v in (each.mean(), each.std(ddof=1), len(each)))
+        p = float(stats.ttest_ind_from_stats(*sides, equal_var=False, alternative="greater").pvalue)
     how = ("paired t-test" if paired else "Welch") + (f", best of {tried}" if tried > 1 else "")
     said_so: Verdict = "supported" if tried * p < 0.05 else "not supported" if p > 0.95 else "unclear"
     return Finding(claim, said_so, f"{said} over {len(a)} seeds, p = {min(1.0, tried * p):.2g} ({how}, one-sided).")  # fmt: skip
