@@ -69,11 +69,13 @@ def of_collapse(recipe: str) -> tuple[str, str] | None:
         for r in found["rows"]:
             if r["recipe"] == recipe:
                 modes, quality = r["last_modes"], r["last_high_quality"]
-                said.append(f"{name}: {modes[0]:.1f} ± {modes[1]:.1f} modes, {quality[0]:.1%} of samples on them")
+                said.append(
+                    f"{name}, {found['seeds']} seeds, {found['steps']:,} steps: {modes[0]:.1f} ± {modes[1]:.1f} modes, {quality[0]:.1%} of samples on them"
+                )
                 cost.append(f"{r['cpu_seconds']:.0f} CPU s ({name})")
     if not said:
         return None
-    return f"{found['seeds']} seeds, {found['steps']:,} steps, last weights; " + "; ".join(said), ", ".join(cost)
+    return "last weights; " + "; ".join(said), ", ".join(cost)
 
 
 def of_stacked(recipe: str) -> tuple[str, str] | None:

@@ -136,7 +136,7 @@ def _sameness(rows: Sequence[dict[str, Any]]) -> Alarm | None:
 
 
 def _saturation(rows: Sequence[dict[str, Any]]) -> Alarm | None:
-    """The generator's gradient, the median of ten log lines, has fallen far below its largest median of three, which knows the first steps too.
+    """The generator's gradient, the median of ten log lines, has fallen far below its largest median of three (of as many as there are, so that the first line counts: most of a fall may lie in it).
 
     Far is 1000 times, or 100 where no fake beats data: runs that learn fall by about 10.
     """

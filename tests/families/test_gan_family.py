@@ -192,7 +192,8 @@ def latent_terms_by_hand(**options: Any) -> None:
     pulled = model.discriminator_loss(batch(n))["latent-consistency"]
     expected = 2.0**2 * 25 * sd**2
     assert float(pulled.detach().mean()) == pytest.approx(expected, abs=4 * expected * math.sqrt(2 / n))
-    pushed = model.generator_loss(batch(n))["latent-diversity"]
+    other = Batch(batch(n).x, None, 0, SampleStream(2, torch.arange(n)))  # of the generator's move: other draws
+    pushed = model.generator_loss(other)["latent-diversity"]
     expected = 2.0**2 * sd**2
     assert float(pushed.detach().mean()) == pytest.approx(-expected, abs=4 * expected * math.sqrt(2 / (4 * n)))
     pushed.mean().backward()
@@ -666,6 +667,15 @@ def test_any_objective_with_any_trick_trains(objective: str, options: dict) -> N
 def test_senseless_pairs_are_refused_with_the_reason(options: dict, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         build.resolve(config(**options))
+
+
+def test_a_part_that_is_switched_off_leaves_its_settings() -> None:
+    """As `--set model.unroll_steps=0` on gan/unrolled; and a view of one's own may be ADA."""
+    assert build.resolve(config(unroll_steps=0, unroll_rate=0.5)).model["unroll_rate"] == 0.5
+    assert build.resolve(config(views=[], ada_images=10)).model["ada_images"] == 10
+    own = build.resolve(config(views=["pushforward.families.gan.augment:ada"], ada_images=10))
+    assert own.model["ada_images"] == 10
+    assert build.resolve(own) == own
 
 
 def test_what_does_not_fit_is_refused_when_built() -> None:

@@ -69,8 +69,8 @@ TERMS: Mapping[str, TermEntry] = {
     "data-anchor": TermEntry(terms.data_anchor, "generator"),
     "consistency-real": TermEntry(terms.consistency_real, "discriminator", frozenset({"images"})),
     "consistency-fake": TermEntry(terms.consistency_fake, "discriminator", frozenset({"images"})),
-    "latent-consistency": TermEntry(terms.latent_consistency, "discriminator", frozenset({"latents"})),
-    "latent-diversity": TermEntry(terms.latent_diversity, "generator", frozenset({"latents"})),
+    "latent-consistency": TermEntry(terms.latent_consistency, "discriminator"),
+    "latent-diversity": TermEntry(terms.latent_diversity, "generator"),
     "lecam": TermEntry(terms.lecam, "discriminator", frozenset({"anchors"})),
     "drift": TermEntry(terms.drift, "discriminator"),
 }
@@ -134,9 +134,16 @@ def _view(table: Any, where: str) -> Table:
         table = {"name": table}
     if not isinstance(table, dict) or "name" not in table:
         raise ConfigError(f"{where}: give a name, or a table with one; there are {', '.join(VIEWS)}.")
-    entry = find(table["name"], VIEWS, where)
-    function = entry.function if isinstance(entry, ViewEntry) else entry
-    return {"name": table["name"], **options_of(function, {k: v for k, v in table.items() if k != "name"}, where)}
+    find(table["name"], VIEWS, where)
+    return {
+        "name": table["name"],
+        **options_of(_function(table["name"]), {k: v for k, v in table.items() if k != "name"}, where),
+    }
+
+
+def _function(view: str) -> Callable[..., Any]:
+    entry = find(view, VIEWS, "model.views")
+    return entry.function if isinstance(entry, ViewEntry) else entry
 
 
 def _listed(table: Table, key: str, check: Callable[[Any, str], Table]) -> list[Table]:
@@ -176,10 +183,12 @@ def resolve(table: Table) -> tuple[Table, tuple[str, ...]]:
     for key, good, said in _LIMITS:
         if scalars[key] is not None and not good(scalars[key]):
             raise ConfigError(f"model.{key} = {scalars[key]}: must be {said}.")
+    # An empty list and unroll_steps = 0 that are written out switch a part of a recipe off, whose other settings may stay.
+    adaptive = table.get("views") == [] or any(_function(v["name"]) is augment.ada for v in lists["views"])
     without = {
-        "ada_target": not any(v["name"] == "ada" for v in lists["views"]) and "the view ada",
-        "ada_images": not any(v["name"] == "ada" for v in lists["views"]) and "the view ada",
-        "unroll_rate": not scalars["unroll_steps"] and "model.unroll_steps",
+        "ada_target": not adaptive and "the view ada",
+        "ada_images": not adaptive and "the view ada",
+        "unroll_rate": "unroll_steps" not in table and "model.unroll_steps",
     }
     for key, missing in without.items():
         if missing and scalars[key] != valid[key]:

@@ -79,6 +79,10 @@ def train_for(config: RunConfig, data: ImageSet, cpu_seconds: float, trainer: Tr
     for report in trainer.steps(10**9):
         if report.step >= least and spent() >= 1:
             break
+    trainer.rate = None
+    for name, optimiser in trainer.optimisers.items():  # who goes on with an optimiser finds its own rates
+        for group, lr in zip(optimiser.param_groups, trainer.base_rates[name], strict=True):
+            group["lr"] = lr
     return trainer
 
 
@@ -372,7 +376,8 @@ def draw(rows: Rows, shown: Mapping[str, str], path: Path) -> None:
 
 def _key(config: RunConfig, cpu_seconds: float) -> dict[str, object]:
     whole = json.dumps(config.model_dump(mode="json", exclude={"about", "expect"}), sort_keys=True)
-    return {"config": hashlib.sha256(whole.encode()).hexdigest()[:16], "cpu_seconds": cpu_seconds}
+    over = {} if config.train.schedule == "constant" else {"rate": "falls over the time"}  # not over counted steps
+    return {"config": hashlib.sha256(whole.encode()).hexdigest()[:16], "cpu_seconds": cpu_seconds, **over}
 
 
 def _plain(name: str) -> str:

@@ -56,18 +56,21 @@ def run(
     """
     if seeds < 2 or moves < 0 or chain < 1:
         raise ConfigError("seeds is at least 2, moves at least 0, chain at least 1.")
-    side, rows = reference(data, n=n), []
+    side, rows, used = reference(data, n=n), [], 0
     for seed in range(seeds):
         config = config_of(recipe, (), data=data, seed=seed)
         whole = images_of(config)
         order = torch.randperm(len(whole), generator=torch.Generator().manual_seed(seed))
         part = len(whole) - len(whole) // 6
         seen, held = whole.subset(order[:part]), whole.subset(order[part:])
+        used = calibrating(held)
         trainer = train_for(config, seen, cpu_seconds)
         rows.append(five_ways(trainer, held, side, n=n, moves=moves, chain=chain, seed=seed, out=out))
         if not quiet:
             print(f"seed {seed}: " + ", ".join(f"{k} {v['frechet']:.1f}" for k, v in rows[-1].items()), flush=True)
-    write_atomic(out / "ways.json", json.dumps({"recipe": recipe, "n": n, "seeds": rows}, indent=1))
+    write_atomic(
+        out / "ways.json", json.dumps({"recipe": recipe, "n": n, "calibrated_on": used, "seeds": rows}, indent=1)
+    )
     with panels(out / "ways.png", 3, width=3.6, height=2.6) as axes:
         for ax, key in zip(axes, ("frechet", "recall", "proposals"), strict=True):
             for i, way in enumerate(WAYS):
@@ -86,6 +89,11 @@ def run(
             ax.set_yticklabels(WAYS if ax is axes[0] else [], fontsize=8)
         axes[2].set_xscale("log")
     return findings(rows)
+
+
+def calibrating(held: ImageSet) -> int:
+    """How many of the images held out a logit is calibrated on."""
+    return min(5000, len(held))
 
 
 def five_ways(
@@ -121,7 +129,7 @@ def five_ways(
         keep_training(model, trainer.optimisers["discriminator"], batches)
         model.eval()
         plain = log_ratio(model)
-        used = min(5000, len(held))
+        used = calibrating(held)
         real = to_model(held.images[:used])
         ways: dict[str, Callable[[], Drawn]] = {
             "plain": lambda: Drawn(runs.sample(model, n, seed=seed), n, 1.0),

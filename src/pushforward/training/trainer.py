@@ -99,7 +99,7 @@ class Trainer:
         self.optimisers = dict(optimisers)  # no wrapper: bfloat16 needs no loss scaling, and fp16 is not offered
         self._own = {p.name: list(p.module.parameters()) for p in self.phases}
         self.rate = rate
-        self._base = {name: [g["lr"] for g in o.param_groups] for name, o in self.optimisers.items()}
+        self.base_rates = {name: [g["lr"] for g in o.param_groups] for name, o in self.optimisers.items()}
         self._compiled: dict[str, CompiledMove] = {}
         self._batch: tuple[Tensor, Tensor | None] | None = None
         self.ema = EMA(model.averaged(), ema) if ema is not None else None
@@ -121,7 +121,7 @@ class Trainer:
             if self.rate is not None or self.retries:
                 now = (1.0 if self.rate is None else self.rate(self.step)) * 0.5**self.retries
                 for name, optimiser in self.optimisers.items():
-                    for group, lr in zip(optimiser.param_groups, self._base[name], strict=True):
+                    for group, lr in zip(optimiser.param_groups, self.base_rates[name], strict=True):
                         group["lr"] = lr * now
             measure = bool(self.measure_every) and (self.step + 1) % self.measure_every == 0
             terms: dict[str, Tensor] = {}

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pushforward.families.gan.model import GAN
 
 Player = Literal["discriminator", "generator"]
-Need = Literal["real_slope", "fake_slope", "slope", "latents", "anchors", "images"]
+Need = Literal["real_slope", "fake_slope", "slope", "anchors", "images"]
 
 
 class Context:

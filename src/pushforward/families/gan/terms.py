@@ -29,7 +29,7 @@ class Term:
         weight: Its factor.
         every: Apply it on every n-th step only, n times as strong ("lazy").
         options: Further arguments of the function.
-        needs: What the function reads that is not there by itself: slopes, latents, anchors.
+        needs: What the function reads that is not there by itself: slopes, anchors, images.
     """
 
     name: str
