@@ -74,7 +74,7 @@ def test_it_is_judged_and_restored_from(run: Path, tmp_path: Path) -> None:
 
 def test_mistakes_are_answered_in_words(run: Path, tmp_path: Path) -> None:
     assert "unipc" in refused("sample", run, "--sampler", "unipcc")
-    assert "churn" in refused("sample", run, "--set", "chrun=3")
+    assert "churn" in refused("sample", run, "--sampler", "heun", "--set", "chrun=3")
     assert "--calibrate" in refused("sample", run, "--calibrate", "--sampler", "ddim")
     assert "no or bf16" in refused("sample", run, "--precision", "fp8")
     assert "--frames" in refused("sample", run, "--precision", "bf16", "--frames", "3")
