@@ -258,13 +258,13 @@ def labs() -> list[str]:
 def collapse() -> list[str]:
     """Rings and grids: every recipe over its seeds, beside what the papers print."""
     lines: list[str] = []
-    for data in ("ring-8", "grid-25"):
+    for data in ("ring-8", "grid-25", "grid-25-even"):
         found, lab = read(f"collapse-{data}"), read(f"lab-mode-collapse-{data}")
         if found is None or lab is None:
             continue
         settings = " ".join(f"--set {k}={v}" for k, v in lab["settings"].items())
         lines += [
-            f"### {data}",
+            f"### {data.replace('-even', ', equal rates that decay and 256 normal latents for all')}",
             "",
             f"{found['seeds']} seeds, {found['steps']:,} steps, {found['modes']} modes, 2,500 samples of each. Made by `pushforward lab run mode-collapse {settings}`.",
             "",
@@ -692,7 +692,7 @@ def cells_seconds(lab: dict[str, Any]) -> float:
     """CPU seconds of all runs of a collapse lab, whose cells are kept: it is called again when a recipe joins."""
     if lab["lab"] != "mode-collapse":
         return 0.0
-    found = read(f"collapse-{lab['settings']['data']}")
+    found = read(f"collapse-{lab['settings']['data']}{'-even' if lab['settings'].get('even') else ''}")
     return float(sum(r["cpu_seconds"] for r in found["rows"]) * found["seeds"])
 
 
@@ -748,7 +748,7 @@ def laboratory() -> str:
     lines += ["", "## By claim", "", row("claim", "source", "evidence", "verdict", "lab"), row(*["---"] * 5)]
     for name in LABS:
         for found in kept.get(name, []):
-            data = found["settings"].get("data")
+            data = f"{found['settings'].get('data')}{', one base' if found['settings'].get('even') else ''}"
             where = f"`{name}`" + (f", {data}" if len(kept[name]) > 1 else "")
             lines += [
                 row(f["claim"], source_of(name), f["evidence"], f"**{f['verdict']}**", where) for f in found["findings"]

@@ -9,14 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from pushforward import labs
+from pushforward import build, labs
+from pushforward.config import load_recipe
 from pushforward.data.fetch import load
 from pushforward.data.images import ImageSet
 from pushforward.data.toy import Mixture, Ring
 from pushforward.errors import ConfigError, DataError, NotSupported
 from pushforward.labs import ddpm_vs_ddim, dps_steps, guidance_scale, stacked, trained
 from pushforward.labs.fid_under_corruption import _finding, steps_back
-from pushforward.labs.mode_collapse import blind, covered, one, repaired
+from pushforward.labs.mode_collapse import EVEN, blind, covered, one, repaired
 from pushforward.labs.stacked import joint, judged
 from pushforward.metrics.measurement import Measurement
 
@@ -103,6 +104,24 @@ def test_collapse_lab(tmp_path: Path) -> None:
     rows = json.loads((tmp_path / "collapse.json").read_text())["rows"]
     assert [r["recipe"] for r in rows] == ["gan/toy", "gan/toy-r3gan"]
     assert (tmp_path / "collapse.png").exists()
+
+
+def test_on_one_base_recipes_differ_by_one_thing() -> None:
+    def model(recipe: str) -> tuple[dict[str, object], dict[str, object]]:
+        found = build.resolve(load_recipe(recipe, EVEN)).model_dump(exclude={"about", "expect"})
+        return found.pop("model"), found
+
+    plain, rest = model("gan/toy")
+    changed = {
+        "toy-unrolled": {"unroll_steps", "unroll_rate"},
+        "toy-pac2": {"pack"},
+        "toy-pac4": {"pack"},
+        "toy-r3gan": {"objective", "terms"},
+    }
+    for recipe, keys in changed.items():
+        mine, others = model(f"gan/{recipe}")
+        assert {k for k in plain | mine if plain.get(k) != mine.get(k)} == keys
+        assert others | {"train": {**others["train"], "steps": 0}} == rest | {"train": {**rest["train"], "steps": 0}}
 
 
 def test_gaussian_lab(tmp_path: Path) -> None:
