@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from pushforward.errors import ConfigError, DataError, NotSupported, nearest
 from pushforward.families.diffusion.denoisers import Counted
 from pushforward.families.diffusion.model import Diffusion
 from pushforward.families.diffusion.operators import OPERATORS, Mask, Operator, count_photons, measure
-from pushforward.families.diffusion.posterior import METHODS, sample_posterior
+from pushforward.families.diffusion.posterior import METHODS, Noise, sample_posterior
 from pushforward.families.diffusion.solvers import start
 from pushforward.metrics.restoration import psnr, ssim
 from pushforward.model import GenerativeModel
@@ -123,26 +124,8 @@ def restore(
         grid = entry.grid(schedule, steps or entry.steps)
     except ValueError as error:
         raise ConfigError(f"{operator}: {error}.") from error
-    stream = lambda what, k=0: SampleStream(derive_seed(seed, what, k), torch.arange(len(truth)))  # noqa: E731
-    if photons is None:
-        y = measure(a, truth, noise=noise, generator=stream("noise"))
-    else:
-        if operator == "phase-retrieval":
-            raise NotSupported(
-                "photons are counted where a measurement is a brightness; phase retrieval's are amplitudes. Use --noise."
-            )
-        if not 0 < photons < math.inf:
-            raise ConfigError(f"--photons {photons}: above 0 and finite.")
-        y = count_photons(a, truth, peak=photons, generator=stream("noise"))
-        seen = a.mask.expand(y.shape).double() if isinstance(a, Mask) else torch.ones_like(y, dtype=torch.float64)
-        y = torch.where(seen > 0, y, 0.0)  # where nothing is seen, nothing is counted
-        many = seen.flatten(1).sum(dim=1).clamp(min=1)
-        brightness = (seen * (y.double() + 1) / 2).flatten(1).sum(dim=1) / many
-        brightness = brightness.maximum(1 / (many * photons))
-        sd = 2 * (brightness / photons).sqrt().reshape(
-            -1, 1, 1, 1
-        )  # a count's variance is its mean; where none came, as if one had
-        noise = float(sd.mean())
+    stream = partial(_stream, seed, len(truth))
+    y, sd = _measured(a, truth, operator, noise, photons, stream("noise"))
     counted = Counted(model.denoiser)
     found, began = [], time.perf_counter()
     with Progress(f"restore by {method}", draws * (len(grid) - 1), quiet=quiet) as progress:
@@ -157,7 +140,7 @@ def restore(
                     y,
                     x,
                     grid,
-                    noise=noise if photons is None else sd,
+                    noise=sd,
                     generator=generator,
                     **of_method,
                 )
@@ -173,10 +156,40 @@ def restore(
         raise NotSupported(
             f"{method} in {len(grid) - 1} steps diverged on {lost} of {draws * len(truth)} reconstructions. Take more --steps, a smaller step of its own (--set), or a run that was trained for longer."
         )
-    options = {"steps": len(grid) - 1, "noise": noise, **of_operator, **of_method}
+    options = {
+        "steps": len(grid) - 1,
+        "noise": float(torch.as_tensor(sd, dtype=torch.float64).mean()),
+        **of_operator,
+        **of_method,
+    }
     if photons is not None:
         options["photons"] = photons
     return Restoration(truth, y, torch.stack(found), counted.evaluations // draws, seconds, options), a
+
+
+def _stream(seed: int, n: int, what: str, k: int = 0) -> SampleStream:
+    return SampleStream(derive_seed(seed, what, k), torch.arange(n))
+
+
+def _measured(
+    a: Operator, truth: Tensor, name: str, noise: float, photons: float | None, generator: SampleStream
+) -> tuple[Tensor, Noise]:
+    """Measurements, and the standard deviation of their noise."""
+    if photons is None:
+        return measure(a, truth, noise=noise, generator=generator), noise
+    if name == "phase-retrieval":
+        raise NotSupported(
+            "photons are counted where a measurement is a brightness; phase retrieval's are amplitudes. Use --noise."
+        )
+    if not 0 < photons < math.inf:
+        raise ConfigError(f"--photons {photons}: above 0 and finite.")
+    y = count_photons(a, truth, peak=photons, generator=generator)
+    seen = a.mask.expand(y.shape).double() if isinstance(a, Mask) else torch.ones_like(y, dtype=torch.float64)
+    y = torch.where(seen > 0, y, 0.0)  # where nothing is seen, nothing is counted
+    many = seen.flatten(1).sum(dim=1).clamp(min=1)
+    brightness = (seen * (y.double() + 1) / 2).flatten(1).sum(dim=1) / many
+    brightness = brightness.maximum(1 / (many * photons))  # where none came, as if one had
+    return y, 2 * (brightness / photons).sqrt().reshape(-1, 1, 1, 1)  # a count's variance is its mean
 
 
 def _sorted_settings(operator: str, method: str, settings: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -90,24 +90,12 @@ def compare(
         raise ConfigError("--address is of a Ray cluster; add --engine ray.")
     if not recipes or seeds < 1 or (jobs is not None and jobs < 1) or (threads is not None and threads < 1):
         raise ConfigError("name at least one recipe; seeds, jobs and threads are at least 1.")
-    used = out.exists() and any(p.name != ".lock" for p in out.iterdir())
-    if used and not resume:
-        raise ConfigError(f"{out} is not empty. Go on with that comparison by --resume, or choose another --out.")
-    if used and not (out / FILE).exists():
-        raise ConfigError(
-            f"{out} is no comparison (it has no {FILE}), so there is nothing to go on with. Choose another --out."
-        )
+    used = _used(out, resume)
     allowed = parse_budget(budget)
     shared = jobs or max(1, min(_cores() // ((threads or 1) * processes), seeds * len(recipes)))
     section = DataConfig(name=data, path=data_path)
-    entries = tuple(_entry(r, section, settings) for r in recipes)
-    names = [e.name for e in entries]
-    if len(set(names)) < len(names):
-        raise ConfigError(
-            f"{next(x for x in names if names.count(x) > 1)} is named twice; give the recipe's file, or the run's folder, another name."
-        )
     plan = Plan(
-        entries,
+        _entries(recipes, section, settings),
         section.model_dump(),
         tuple(range(seeds)),
         budget,
@@ -118,7 +106,7 @@ def compare(
         processes,
         provenance.command_line(),
     )
-    if resume and (out / FILE).exists():
+    if used:
         plan = goes_on(plan, Plan.load(out), out)
         if threads not in (None, plan.threads):
             raise ConfigError(
@@ -141,13 +129,44 @@ def compare(
                 if engine == "local"
                 else engines.on_ray(out, plan, left, address=address, tell=board.tell)
             )
-            for (entry, seed), died in ended:
-                if died is not None and table.read_cell(out, plan, entry, seed) is None:
-                    lost = {"name": entry.name, "seed": seed, "stamp": plan.stamp(entry, seed), "failed": died}
-                    write_atomic(cell_file(out, entry, seed), json.dumps(lost, indent=1))
-                board.over((entry, seed))
-                write_tables(out, plan)
+            _gathered(out, plan, board, ended)
         return write_tables(out, plan, page=True)
+
+
+def _used(out: Path, resume: bool) -> bool:
+    """Whether the folder holds a comparison to go on with.
+
+    Raises:
+        ConfigError: it holds something, and that is no comparison or nobody said to go on with it.
+    """
+    used = out.exists() and any(p.name != ".lock" for p in out.iterdir())
+    if used and not resume:
+        raise ConfigError(f"{out} is not empty. Go on with that comparison by --resume, or choose another --out.")
+    if used and not (out / FILE).exists():
+        raise ConfigError(
+            f"{out} is no comparison (it has no {FILE}), so there is nothing to go on with. Choose another --out."
+        )
+    return used
+
+
+def _entries(recipes: Sequence[str], section: DataConfig, settings: Sequence[str]) -> tuple[Entry, ...]:
+    entries = tuple(_entry(r, section, settings) for r in recipes)
+    names = [e.name for e in entries]
+    if len(set(names)) < len(names):
+        raise ConfigError(
+            f"{next(x for x in names if names.count(x) > 1)} is named twice; give the recipe's file, or the run's folder, another name."
+        )
+    return entries
+
+
+def _gathered(out: Path, plan: Plan, board: Board, ended: Iterable[tuple[tuple[Entry, int], str | None]]) -> None:
+    """Write down each cell that ends, those that died with their reason, and the table as it then is."""
+    for (entry, seed), died in ended:
+        if died is not None and table.read_cell(out, plan, entry, seed) is None:
+            lost = {"name": entry.name, "seed": seed, "stamp": plan.stamp(entry, seed), "failed": died}
+            write_atomic(cell_file(out, entry, seed), json.dumps(lost, indent=1))
+        board.over((entry, seed))
+        write_tables(out, plan)
 
 
 def _cores() -> int:
