@@ -9,9 +9,11 @@ from contract import check_gradients, check_resumes_bit_equal, check_sampling_is
 from oracles import AffineGenerator, LinearCritic, QuadraticCritic
 from torch import Tensor, nn
 
+from pushforward import build
+from pushforward.config import load_recipe
 from pushforward.data.batches import ImageBatches
 from pushforward.data.images import ImageSet
-from pushforward.errors import NotSupported
+from pushforward.errors import ConfigError, NotSupported
 from pushforward.families.gan import losses, terms
 from pushforward.families.gan.context import Context
 from pushforward.families.gan.model import GAN
@@ -19,7 +21,7 @@ from pushforward.families.gan.terms import Term
 from pushforward.model import Batch
 from pushforward.networks.dcgan import DCGANDiscriminator, DCGANGenerator
 from pushforward.networks.mlp import MLPDiscriminator, MLPGenerator
-from pushforward.priors import Normal
+from pushforward.priors import Normal, Uniform
 from pushforward.randomness import SampleStream
 from pushforward.training.optimisers import adam
 from pushforward.training.trainer import Trainer
@@ -295,3 +297,34 @@ def test_settle_finds_the_statistics_of_the_weights_at_hand() -> None:
     torch.testing.assert_close(evaluated, trained, rtol=0, atol=0.02)
     norm = next(m for m in model.generator.modules() if isinstance(m, nn.BatchNorm2d))
     assert norm.momentum == 0.1
+
+
+def test_temperature_widens_the_latents_of_samples_alone() -> None:
+    stream = lambda: SampleStream(0, torch.arange(8))  # noqa: E731
+    gan = make_gan()
+    z = gan.prior.sample(8, generator=stream())
+    torch.testing.assert_close(gan.sample(8, generator=stream()), gan.decode(z), rtol=0, atol=0)
+    build.change_sampler(gan, None, ["temperature=1.5"])
+    torch.testing.assert_close(gan.sample(8, generator=stream()), gan.decode(1.5 * z), rtol=0, atol=0)
+    assert torch.equal(Context(gan, a_batch(), "generator").z, Context(make_gan(), a_batch(), "generator").z)
+    for setting, said in (("temperature=0", "above 0"), ("percentile=80", "drs")):
+        with pytest.raises(ConfigError, match=said):
+            build.change_sampler(gan, None, [setting])
+    flat = make_gan()
+    flat.prior = Uniform(dim=8)
+    build.change_sampler(flat, None, ["temperature=1"])
+    with pytest.raises(NotSupported, match="normal"):
+        build.change_sampler(flat, None, ["temperature=1.1"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["model.temperature=0"], "above 0"),
+        (["model.temperature=inf"], "finite"),
+        (["model.temperature=1.1", 'model.prior={name="uniform"}'], "normal latents"),
+    ],
+)
+def test_temperatures_that_mean_nothing_are_refused(settings: list[str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        build.resolve(load_recipe("gan/vanilla", settings))

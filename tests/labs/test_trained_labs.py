@@ -152,6 +152,8 @@ def test_verdicts_of_rejection_and_of_the_plane() -> None:
     assert verdicts(precision_recall_plane.findings(turned)) == [YES] * 5
     turned = {"truncation": {"plain": at(0.9, 0.3, 50.0), "1": at(0.7, 0.7, 70.0)}}
     assert verdicts(precision_recall_plane.findings(turned)) == [NO, NO, NO]
+    wider = {"wider latents": {"plain": at(0.88, 0.8, 50.0), "1.1": at(0.85, 0.84, 37.0), "1.4": at(0.7, 0.9, 90.0)}}
+    assert verdicts(precision_recall_plane.findings(wider)) == [YES] * 3
 
 
 def test_verdicts_of_diffusion_and_judging_labs() -> None:

@@ -21,6 +21,7 @@ from pushforward.errors import ConfigError, NotSupported, nearest
 from pushforward.families.diffusion.model import Diffusion
 from pushforward.families.energy.model import EnergyModel
 from pushforward.families.flow.model import FlowModel
+from pushforward.families.gan.model import GAN
 from pushforward.model import GenerativeModel
 from pushforward.training import optimisers
 
@@ -82,6 +83,7 @@ def change_sampler(model: GenerativeModel, name: str | None, settings: Sequence[
         (diffusion.change_sampler, Diffusion),
         (energy.change_sampler, EnergyModel),
         (flow.change_sampler, FlowModel),
+        (gan.change_sampler, GAN),
     ):
         if isinstance(model, kind):
             return change(model, name, settings)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
 import sys
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from pushforward.config import Table
+from pushforward.config import Table, override
 from pushforward.errors import ConfigError, nearest
 
 
@@ -105,6 +106,22 @@ def component(
     factory = find(said["name"], table, where)
     given = {k: v for k, v in said.items() if k != "name"}
     return {"name": said["name"], **options_of(factory, given, where, supplied=supplied)}
+
+
+def temperature_of(given: float, settings: Sequence[str]) -> float:
+    """The temperature after KEY=VALUE settings of sampling, of which it is the only one.
+
+    Raises:
+        ConfigError: another setting, or a value out of range.
+    """
+    table = override({"temperature": given}, settings)
+    for key in table:
+        if key != "temperature":
+            raise ConfigError(f"unknown key '--set.{key}': {nearest(key, ['temperature'])}")
+    value = table["temperature"]
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+        raise ConfigError(f"--set temperature={value}: must be a number above 0.")
+    return float(value)
 
 
 def make(part: Table, table: Mapping[str, Any], where: str, **supplied: Any) -> Any:

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from pushforward.build.components import component, make
-from pushforward.config import Table, override
+from pushforward.build.components import component, make, temperature_of
+from pushforward.config import Table
 from pushforward.errors import ConfigError, NotSupported, nearest
 from pushforward.families.flow.bijections import Bijection, Chain, Coupling, Equalise, Logit, checkerboard
 from pushforward.families.flow.library import FLOWS
@@ -96,11 +96,4 @@ def change_sampler(model: GenerativeModel, name: str | None, settings: Sequence[
         raise NotSupported("this is no flow: it has no temperature.")
     if name is not None:
         raise NotSupported(f"--sampler {name}: a flow samples in one pass; --set temperature=0.7 is its only setting.")
-    table = override({"temperature": model.temperature}, settings)
-    for key in table:
-        if key != "temperature":
-            raise ConfigError(f"unknown key '--set.{key}': {nearest(key, ['temperature'])}")
-    value = table["temperature"]
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-        raise ConfigError(f"--set temperature={value}: must be a number above 0.")
-    model.temperature = float(value)
+    model.temperature = temperature_of(model.temperature, settings)

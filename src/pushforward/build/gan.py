@@ -12,7 +12,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
-from pushforward.build.components import component, find, make, options_of
+from pushforward.build.components import component, find, make, options_of, temperature_of
 from pushforward.config import Table
 from pushforward.data.images import ImageSet, to_model
 from pushforward.errors import ConfigError, NotSupported, nearest
@@ -194,6 +194,10 @@ def resolve(table: Table) -> tuple[Table, tuple[str, ...]]:
         if missing and scalars[key] != valid[key]:
             raise ConfigError(f"model.{key} = {scalars[key]} does nothing without {missing}; leave it at {valid[key]}.")
     _refuse_senseless(parts["objective"], lists["terms"], lists["views"], scalars)
+    if scalars["temperature"] != 1 and parts["prior"]["name"] != "normal":
+        raise ConfigError(
+            f"model.temperature with the prior {parts['prior']['name']}: it scales normal latents. Leave it out."
+        )
     return {**parts, **lists, **scalars}, ("discriminator", "generator")
 
 
@@ -206,6 +210,7 @@ _LIMITS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("classes", lambda v: v >= 2, "at least 2"),
     ("ada_target", lambda v: -1 < v < 1, "between -1 and 1"),
     ("ada_images", lambda v: v >= 1, "at least 1"),
+    ("temperature", lambda v: 0 < v < math.inf, "above 0 and finite"),
 )
 _SLOPES = frozenset({"slope", "real_slope", "fake_slope"})
 
@@ -294,6 +299,28 @@ def _build_view(table: Table, shape: tuple[int, ...]) -> augment.View:
         raise ConfigError(f"model.views: {table['name']} changes images, and this data has points of shape {shape}.")
     options = {k: v for k, v in table.items() if k != "name"}
     return augment.View(table["name"], entry.function, options, entry.stepwise)
+
+
+def change_sampler(model: GenerativeModel, name: str | None, settings: Sequence[str]) -> None:
+    """Give a trained GAN another temperature, the one thing that its plain sampling has; `draw_with` has the other samplers.
+
+    Raises:
+        ConfigError: another setting, or a value out of range.
+        NotSupported: a sampler by name, or latents that are not normal.
+    """
+    if not isinstance(model, GAN):
+        raise NotSupported("this is no GAN: it has no temperature of latents.")
+    if name is not None:
+        raise NotSupported(f"{name} draws samples by itself: it is no setting of the model.")
+    for pair in settings:
+        if not pair.startswith("temperature="):
+            raise ConfigError(
+                f"--set {pair}: plain sampling of a GAN has the setting temperature alone; name a --sampler that has others: {', '.join(sampling.SAMPLERS)}."
+            )
+    temperature = temperature_of(model.temperature, settings)
+    if temperature != 1 and not isinstance(model.prior, Normal):
+        raise NotSupported("--set temperature scales normal latents; this GAN's prior is another. Leave it out.")
+    model.temperature = temperature
 
 
 def draw_with(

@@ -62,6 +62,7 @@ def train(
 `pushforward sample runs/lsgan -n 10000 --out samples.npz --seed 1`\n\n
 `pushforward sample runs/lsgan -n 1000 --out folder/`\n\n
 `pushforward sample runs/dcgan --sampler drs --calibrate --set percentile=80`\n\n
+`pushforward sample runs/r3gan --set temperature=1.1`\n\n
 `pushforward sample runs/edm --sampler unipc --set steps=8 --set guidance=2 --precision bf16`\n\n
 `pushforward sample runs/pcd -n 8 --frames 10 --set steps=1024 --set start=data --out chains.png`"""
 )
@@ -106,11 +107,14 @@ def sample(
     if precision not in ("no", "bf16"):
         raise ConfigError(f"--precision {precision}: it is no or bf16.")
     loaded = runs.load_run(run)
-    if loaded.config.model["family"] != "gan" and (sampler is not None or settings):
+    by_discriminator = loaded.config.model["family"] == "gan" and sampler is not None
+    if not by_discriminator and (sampler is not None or settings or calibrate):
         from pushforward.build import change_sampler
 
         if calibrate:
-            raise ConfigError("--calibrate is for the samplers of GANs. Leave it out.")
+            raise ConfigError(
+                "--calibrate is for drs, mh and top, samplers of GANs: name one by --sampler, or leave it out."
+            )
         change_sampler(loaded.model, sampler, settings or [])
         sampler, settings = None, None
     runs.give_data(loaded)
@@ -132,8 +136,6 @@ def sample(
         print(out)
         return
     if sampler is None:
-        if calibrate or settings:
-            raise ConfigError("--calibrate and --set belong to --sampler; name one: drs, mh, top, ddls, truncated.")
         x = runs.sample(
             loaded.model, n, seed=seed, batch_size=batch_size, label=label, precision=precision, quiet=quiet
         )

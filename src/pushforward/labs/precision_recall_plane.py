@@ -1,6 +1,6 @@
-"""One generator is many: truncation and rejection move it about the plane of precision and recall.
+"""One generator is many: truncation, wider latents and rejection move it about the plane of precision and recall.
 
-Truncated latents stay near the prior's centre: safer samples, fewer kinds. The discriminator can choose the best of several, or keep only what it believes in. A single number at one setting says little of a model that has such a knob;
+Truncated latents stay near the prior's centre: safer samples, fewer kinds; latents of a standard deviation above 1 do the opposite, and mend a generator whose averaged weights pull samples together. The discriminator can choose the best of several, or keep only what it believes in. A single number at one setting says little of a model that has such a knob;
 two models should be compared along their curves.
 
 Reference: Brock et al. 2018, section 3.1, arXiv 1809.11096; Kynkäänniemi et al. 2019, section 4, arXiv 1904.06991; Azadi et al. 2018, arXiv 1810.06758.
@@ -15,6 +15,8 @@ from functools import partial
 from pathlib import Path
 from statistics import NormalDist
 
+from torch import Tensor
+
 from pushforward import runs
 from pushforward.data.images import save_grid, to_bytes
 from pushforward.errors import NotSupported
@@ -24,22 +26,24 @@ from pushforward.families.gan.sampling import drs, log_ratio, top, truncated
 from pushforward.labs import Finding, Verdict
 from pushforward.labs.contest import at_least, one_trained
 from pushforward.labs.drawing import panels
+from pushforward.priors import Normal
 from pushforward.report.figures import COLOURS
 from pushforward.samplers.rejection import Drawn
 from pushforward.training.checkpoint import write_atomic
 
-LIMITS, CANDIDATES, PERCENTILES = (2.0, 1.5, 1.0, 0.7, 0.5, 0.3), (2, 4, 8, 16), (50.0, 80.0, 95.0)
+LIMITS, WIDTHS, CANDIDATES, PERCENTILES = (2.0, 1.5, 1.0, 0.7, 0.5, 0.3), (1.05, 1.1, 1.2, 1.4), (2, 4, 8, 16), (50.0, 80.0, 95.0)  # fmt: skip
+WIDER = "wider latents"
 Points = dict[str, dict[str, Values]]
 
 
 def run(
     out: Path, *, run: str = "", data: str = "mnist-5k", cpu_seconds: float = 300.0, n: int = 1000, seed: int = 0, quiet: bool = False
 ) -> list[Finding]:  # fmt: skip
-    """Sample one GAN along three knobs.
+    """Sample one GAN along its knobs.
 
     Args:
         out: Folder of plane.json, plane.png and samples at both ends of each knob.
-        run: Folder of an unconditional GAN; `gan/dcgan` is trained when empty.
+        run: Folder of a GAN with normal latents; `gan/dcgan` is trained when empty. One that is told the class has no density ratio, and the first two knobs alone.
         data: What it is trained on and judged by.
         cpu_seconds: Of its training.
         n: Samples judged at each point.
@@ -51,13 +55,26 @@ def run(
     model = found.model
     if not isinstance(model, GAN):
         raise NotSupported(f"{run} holds no GAN; truncation and rejection are theirs.")
-    side, ratio = reference(data, n=n), log_ratio(model)
+    if not isinstance(model.prior, Normal):
+        raise NotSupported(f"{run}: truncation and wider latents are for a normal prior.")
+
+    def of_width(width: float) -> Drawn:
+        model.temperature = width
+        drawn = Drawn(runs.sample(model, n, seed=seed), n, 1.0)
+        model.temperature = 1.0  # of the other knobs
+        return drawn
+
+    side, plain = reference(data, n=n), of_width(1.0)
+    ratio = None if model.classes is not None else log_ratio(model)
     knobs: dict[str, dict[str, Callable[[], Drawn]]] = {
-        "truncation": {f"{limit:g}": partial(truncated, model, n, ratio, limit=limit, seed=seed) for limit in LIMITS},
-        "best of": {f"{k}": partial(top, model, n, ratio, candidates=k, seed=seed) for k in CANDIDATES},
-        "rejection": {f"{p:g}": partial(drs, model, n, ratio, percentile=p, seed=seed) for p in PERCENTILES},
+        "truncation": {f"{limit:g}": partial(truncated, model, n, _none, limit=limit, seed=seed) for limit in LIMITS},
+        WIDER: {f"{width:g}": partial(of_width, width) for width in WIDTHS},
     }
-    plain = Drawn(runs.sample(model, n, seed=seed), n, 1.0)
+    if ratio is not None:
+        knobs |= {
+            "best of": {f"{k}": partial(top, model, n, ratio, candidates=k, seed=seed) for k in CANDIDATES},
+            "rejection": {f"{p:g}": partial(drs, model, n, ratio, percentile=p, seed=seed) for p in PERCENTILES},
+        }
     points: Points = {}
     for knob, settings in knobs.items():
         points[knob] = {}
@@ -82,10 +99,15 @@ def run(
             for name, v in by.items():
                 left.annotate(name, (v["recall"].value, v["precision"].value), fontsize=6, xytext=(3, 3), textcoords="offset points")  # fmt: skip
             right.plot(range(len(by)), [v["frechet"].value for v in by.values()], "o-", color=colour, label=knob)
-        left.set(xlabel="recall", ylabel="precision", title="one generator, three knobs")
+        left.set(xlabel="recall", ylabel="precision", title="one generator, its knobs")
         right.set(xlabel="how far the knob is turned", title="Frechet distance", yscale="log")
         left.legend(fontsize=8)
     return findings(points)
+
+
+def _none(x: Tensor) -> Tensor:
+    """The ratio of who asks for none."""
+    return x
 
 
 def findings(points: Points) -> list[Finding]:
@@ -93,8 +115,10 @@ def findings(points: Points) -> list[Finding]:
     out = []
     for knob, by in points.items():
         first, last = by["plain"], list(by.values())[-1]
-        out.append(_moved(f"{knob.capitalize()} raises precision.", last, first, "precision", 1))
-        out.append(_moved(f"{knob.capitalize()} lowers recall.", last, first, "recall", -1))
+        up, down = ("recall", "precision") if knob == WIDER else ("precision", "recall")
+        verb = ("raise", "lower") if knob == WIDER else ("raises", "lowers")
+        out.append(_moved(f"{knob.capitalize()} {verb[0]} {up}.", last, first, up, 1))
+        out.append(_moved(f"{knob.capitalize()} {verb[1]} {down}.", last, first, down, -1))
     settings = {f"{k} {name}": v for k, by in points.items() for name, v in by.items() if name != "plain"}
     best = min(settings, key=lambda k: settings[k]["frechet"].value)
     plain = next(iter(points.values()))["plain"]
