@@ -37,10 +37,11 @@ def of_time(recipe: str) -> tuple[str, str] | None:
     after = " / ".join(f"{m:g}" for m in each)
     steps = " / ".join(f"{sum(r['steps'] for r in v) / len(v):,.0f}" for v in each.values())
     many = {seeds(v) for v in each.values()}
+    kinds = " or ".join(sorted({"bfloat16" if r["precision"] == "bf16" else "float32" for r in mine}))
     quality = f"full MNIST, {many.pop() if len(many) == 1 else 'one to three seeds'}, after {after} CPU minutes: Frechet {listed['frechet']} ({LADDER}), precision {listed['precision']}, recall {listed['recall']}"
     return (
         quality,
-        f"{steps} steps in {after} CPU minutes, {'bfloat16' if mine[0]['precision'] == 'bf16' else 'float32'}; {mine[0]['evaluations']} evaluation{'s' if mine[0]['evaluations'] > 1 else ''} a sample",
+        f"{steps} steps in {after} CPU minutes, {kinds}; {mine[0]['evaluations']} evaluation{'s' if mine[0]['evaluations'] > 1 else ''} a sample",
     )
 
 
