@@ -144,6 +144,17 @@ def test_sample_is_the_same_whatever_the_batch(run: Path, tmp_path: Path) -> Non
     assert np.abs(a.astype(int) - b).max() <= 1  # float sums in another order may cross one rounding
 
 
+def test_a_gans_temperature_changes_its_samples(run: Path, tmp_path: Path) -> None:
+    for t in ("1.0", "1.3"):
+        done = call("sample", run, "-n", 4, "--set", f"temperature={t}", "--out", tmp_path / f"{t}.npz", "-q")
+        assert done.returncode == 0, done.stderr
+    call("sample", run, "-n", 4, "--out", tmp_path / "plain.npz", "-q")
+    plain, same, wider = (np.load(tmp_path / f"{n}.npz")["images"] for n in ("plain", "1.0", "1.3"))
+    assert np.array_equal(plain, same)
+    assert not np.array_equal(plain, wider)
+    assert "drs" in refused("sample", run, "--set", "percentile=80")
+
+
 def test_sample_kinds(run: Path, tmp_path: Path) -> None:
     assert call("sample", run, "-n", 9, "-o", tmp_path / "grid.png", "-q").returncode == 0
     assert Image.open(tmp_path / "grid.png").size == (184, 184)

@@ -43,7 +43,7 @@ from pushforward.compare.table import (
     said,
     to_csv,
 )
-from pushforward.config import load_recipe
+from pushforward.config import dump, load_recipe
 from pushforward.errors import CheckpointError, ConfigError, NotSupported
 from pushforward.report.comparison import _animation, _picture, write_page
 from pushforward.report.figures import front
@@ -287,7 +287,7 @@ def test_a_budget_of_less_than_a_step_is_refused() -> None:
 
 
 def plan(**changes: object) -> Plan:
-    toml = "[model]\nfamily = 'gan'\n[optimiser.generator]\n[train]\nsteps = 5\n"
+    toml = dump(resolve(load_recipe("gan/vanilla", ["train.steps=5"])))
     table = {
         "entries": (Entry("a", toml, "a"), Entry("b", toml, "b", run="/runs/b")),
         "data": {"name": "mnist-5k"},
@@ -319,7 +319,11 @@ def test_going_on_takes_more_seeds_but_no_other_protocol() -> None:
     for key, value in (("budget", "6steps"), ("n", 10), ("metrics", ("kid",)), ("data", {"name": "mnist"})):
         with pytest.raises(ConfigError, match=key):
             goes_on(plan(**{key: value}), old, Path("out"))
-    other = Entry("a", old.entries[0].toml.replace("[train]", "[train]\nema = 0.5"), "a")
+    whole = old.entries[0]
+    before = replace(whole, toml=whole.toml.replace("temperature = 1.0\n", ""))  # of a version that had no such setting
+    assert before != whole
+    assert goes_on(plan(entries=(whole,)), plan(entries=(before,)), Path("out")).entries == (before,)
+    other = Entry("a", old.entries[0].toml.replace("[train]", "[train]\nwarmup = 5").replace("warmup = 0\n", ""), "a")
     with pytest.raises(ConfigError, match="other settings"):
         goes_on(plan(entries=(other,)), old, Path("out"))
 

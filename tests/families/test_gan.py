@@ -212,6 +212,9 @@ def test_terms_on_a_quadratic_critic(n: int) -> None:
     between = context.interpolates
     along = ((between - batch.x) * (fake - batch.x)).sum(1) / (fake - batch.x).square().sum(1)
     assert ((along >= 0) & (along <= 1)).all()
+    if n == 64:  # uniform: mean within four standard errors, both ends reached
+        assert abs(float(along.mean()) - 0.5) < 4 / math.sqrt(12 * n)
+        assert along.min() < 0.1 and along.max() > 0.9
     torch.testing.assert_close(batch.x + along[:, None] * (fake - batch.x), between, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found["interpolate-penalty"], (between.norm(dim=1) - 1).square(), rtol=1e-4, atol=1e-5)
 
@@ -310,6 +313,9 @@ def test_temperature_widens_the_latents_of_samples_alone() -> None:
     for setting, said in (("temperature=0", "above 0"), ("percentile=80", "drs")):
         with pytest.raises(ConfigError, match=said):
             build.change_sampler(gan, None, [setting])
+    config = build.resolve(load_recipe("gan/vanilla", ["model.temperature=1.2"]))
+    made = build.build_model(config, (1, 28, 28))
+    assert isinstance(made, GAN) and made.temperature == 1.2
     flat = make_gan()
     flat.prior = Uniform(dim=8)
     build.change_sampler(flat, None, ["temperature=1"])

@@ -124,6 +124,16 @@ def test_on_one_base_recipes_differ_by_one_thing() -> None:
         assert others | {"train": {**others["train"], "steps": 0}} == rest | {"train": {**rest["train"], "steps": 0}}
 
 
+def test_the_collapse_lab_on_one_base(tmp_path: Path) -> None:
+    recipes = "gan/toy,gan/toy-r3gan,gan/toy-mixture"
+    found = labs.run_lab("mode-collapse", tmp_path, quiet=True, recipes=recipes, seeds=2, steps=3, even=True, jobs=1)
+    assert [f.claim.split()[0] for f in found] == ["gan/toy", "gan/toy-r3gan"]  # the mixture would be the plain GAN
+    assert json.loads((tmp_path / "collapse.json").read_text())["even"]
+    own, even = one("gan/toy", "ring-8", 0, 3, tmp_path / "own"), json.loads((tmp_path / "cells-even/gan-toy-0.json").read_text())  # fmt: skip
+    assert even["x"] != own.x  # trained by other rates
+    assert "even=true" in json.loads((tmp_path / "lab.json").read_text())["command"]
+
+
 def test_gaussian_lab(tmp_path: Path) -> None:
     found = labs.run_lab("gaussian-1d", tmp_path, quiet=True, steps=40, seeds=2, frames=3)
     assert len(found) == 4

@@ -14,10 +14,12 @@ from scipy import integrate, stats
 
 from pushforward import labs, runs
 from pushforward.build import change_sampler
+from pushforward.config import load_recipe
 from pushforward.data.images import to_bytes, to_model
 from pushforward.errors import ConfigError
 from pushforward.families.diffusion.schedules import VP
 from pushforward.families.energy.model import EnergyModel, Sampler, Training
+from pushforward.families.gan.model import GAN
 from pushforward.labs import (
     Finding,
     anomaly,
@@ -71,7 +73,7 @@ def test_what_differs_is_tested() -> None:
     assert f"p = {q:.2g} (paired t-test, one-sided)" in contest.above("", b, a, paired=True).evidence
     assert contest.above("", [2.0, 3.0], [1.0, 2.0], paired=True).verdict == YES  # one more, each time
     many = contest.above("", b, a, tried=100)
-    assert many.verdict == MAYBE and f"p = {100 * p:.2g} (Welch, best of 100" in many.evidence
+    assert many.verdict == MAYBE and f"p = {100 * p:.2g} (Welch, Bonferroni for 100" in many.evidence
     assert contest.above("", [1.0, 1.2, 0.9], [1.0, 1.1, 0.9], tried=3).verdict == MAYBE  # p = 0.4: neither
     assert verdicts([contest.matters("", [a, b]), contest.matters("", [a, a]), contest.matters("", [a, []])]) == [
         YES,
@@ -154,6 +156,24 @@ def test_verdicts_of_rejection_and_of_the_plane() -> None:
     assert verdicts(precision_recall_plane.findings(turned)) == [NO, NO, NO]
     wider = {"wider latents": {"plain": at(0.88, 0.8, 50.0), "1.1": at(0.85, 0.84, 37.0), "1.4": at(0.7, 0.9, 90.0)}}
     assert verdicts(precision_recall_plane.findings(wider)) == [YES] * 3
+
+
+def test_the_plane_lab_turns_its_knobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = ["train.steps=2", "train.batch_size=8", "model.generator.hidden=[8]", "model.discriminator.hidden=[8]"]
+    folder = runs.train(load_recipe("gan/vanilla", small, data="mnist-5k"), tmp_path / "run", quiet=True)
+    for name, few in (("LIMITS", (1.0,)), ("WIDTHS", (1.2, 1.4)), ("CANDIDATES", (2,)), ("PERCENTILES", (80.0,))):
+        monkeypatch.setattr(precision_recall_plane, name, few)
+    plain, widths = runs.sample, []
+
+    def watched(model: GAN, *args: int, **options: int) -> torch.Tensor:
+        widths.append(model.temperature)
+        return plain(model, *args, **options)
+
+    monkeypatch.setattr(runs, "sample", watched)
+    found = labs.run_lab("precision-recall-plane", tmp_path / "lab", quiet=True, run=str(folder), n=20)
+    assert widths == [1.0, 1.2, 1.4]
+    points = json.loads((tmp_path / "lab/plane.json").read_text())["points"]
+    assert list(points) == ["truncation", "wider latents", "best of", "rejection"] and len(found) == 9
 
 
 def test_verdicts_of_diffusion_and_judging_labs() -> None:

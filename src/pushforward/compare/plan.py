@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pushforward import __version__
+from pushforward.build import resolve
 from pushforward.config import RunConfig, parse
 from pushforward.errors import CheckpointError, ConfigError
 from pushforward.training import checkpoint
@@ -149,9 +150,8 @@ def goes_on(new: Plan, old: Plan, out: Path) -> Plan:
 
 
 def _settings(entry: Entry) -> dict[str, Any]:
-    """What makes a recipe another one: all but what it says of itself, and the precision that a trial chose."""
-    kept = tomllib.loads(entry.toml)
-    kept.pop("expect", None)
+    """What makes a recipe another one: all but what it says of itself, and the precision that a trial chose; settings that came since it was stored have their defaults."""
+    kept = resolve(parse(tomllib.loads(entry.toml), entry.source)).model_dump(mode="json", exclude={"about", "expect"})
     if entry.tried:
         kept["train"].pop("precision", None)
     return {"config": kept, "run": entry.run}

@@ -222,7 +222,7 @@ def run_lab(name: str, out: Path, *, quiet: bool = False, quick: bool = False, *
     began = time.perf_counter()
     findings = lab(name)(out, quiet=quiet, **whole)
     seconds = round(time.perf_counter() - began, 1)
-    command = " ".join(["pushforward lab run", name, *(f"--set {k}={v}" for k, v in settings.items())])
+    command = " ".join(["pushforward lab run", name, *(f"--set {k}={json.dumps(v) if isinstance(v, bool) else v}" for k, v in settings.items())])  # fmt: skip
     about = {
         "lab": name,
         "question": LABS[name].question,

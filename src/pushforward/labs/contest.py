@@ -310,7 +310,7 @@ def above(
         b: The same of what it is compared with.
         form: Of the means.
         paired: Entry i of both came from one trained model: Student's paired test; else Welch's.
-        tried: Of how many a is the best (Bonferroni).
+        tried: Of how many a is the best, or how many such claims are made together (Bonferroni).
         sign: -1 asks whether a is smaller.
     """
     if not a or not b:
@@ -326,7 +326,7 @@ def above(
     else:  # from means and deviations, which may be 0 on one side
         sides = (v for each in (x, y) for v in (each.mean(), each.std(ddof=1), len(each)))
         p = float(stats.ttest_ind_from_stats(*sides, equal_var=False, alternative="greater").pvalue)
-    how = ("paired t-test" if paired else "Welch") + (f", best of {tried}" if tried > 1 else "")
+    how = ("paired t-test" if paired else "Welch") + (f", Bonferroni for {tried}" if tried > 1 else "")
     said_so: Verdict = "supported" if tried * p < 0.05 else "not supported" if p > 0.95 else "unclear"
     return Finding(claim, said_so, f"{said} over {len(a)} seeds, p = {min(1.0, tried * p):.2g} ({how}, one-sided).")  # fmt: skip
 

@@ -165,11 +165,13 @@ def run(
     if not isinstance(density, Mixture) or density.dim != 2:
         raise DataError(f"{data} is no mixture of Gaussians in the plane; there are ring-8 and grid-25.")
     names = recipes_of(recipes)
+    if even:  # on one base the control is the plain GAN itself
+        names = [r for r in names if r != CONTROL]
     if seeds < 2 or steps < 1 or jobs < 1:
         raise ConfigError("seeds must be at least 2, steps and jobs at least 1.")
     cells = [(r, s) for r in names for s in range(seeds)]
     found: dict[str, list[Outcome]] = {r: [] for r in names}
-    kept = out / "cells"
+    kept = out / ("cells-even" if even else "cells")
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) if jobs > 1 else nullcontext() as pool:
         work = [
             pool.submit(one, r, data, s, steps, kept, even).result

@@ -1,6 +1,6 @@
 """One generator is many: truncation, wider latents and rejection move it about the plane of precision and recall.
 
-Truncated latents stay near the prior's centre: safer samples, fewer kinds; latents of a standard deviation above 1 do the opposite, and mend a generator whose averaged weights pull samples together. The discriminator can choose the best of several, or keep only what it believes in. A single number at one setting says little of a model that has such a knob;
+Truncated latents stay near the prior's centre: safer samples, fewer kinds; latents of a standard deviation above 1 do the opposite, and mend a generator that pulls samples together. The discriminator can choose the best of several, or keep only what it believes in. A single number at one setting says little of a model that has such a knob;
 two models should be compared along their curves.
 
 Reference: Brock et al. 2018, section 3.1, arXiv 1809.11096; Kynkäänniemi et al. 2019, section 4, arXiv 1904.06991; Azadi et al. 2018, arXiv 1810.06758.

@@ -160,18 +160,13 @@ def findings(rows: list[Ways]) -> list[Finding]:
         both = [r for r in rows if a in r and b in r]
         return [r[a][figure] for r in both], [r[b][figure] for r in both]
 
-    out = [
-        below(
-            "Rejection by the discriminator lowers the Frechet distance.", *pair("drs", "plain", "frechet"), paired=True
-        ),
-        below("Metropolis-Hastings lowers it.", *pair("mh", "plain", "frechet"), paired=True),
-        below(
-            "Rejection helps more when the logit is calibrated.",
-            *pair("drs, calibrated", "drs", "frechet"),
-            paired=True,
-        ),
-        above("Rejection raises precision.", *pair("drs", "plain", "precision"), paired=True),
-    ]
+    claims = (
+        (below, "Rejection by the discriminator lowers the Frechet distance.", "drs", "plain", "frechet"),
+        (below, "Metropolis-Hastings lowers it.", "mh", "plain", "frechet"),
+        (below, "Rejection helps more when the logit is calibrated.", "drs, calibrated", "drs", "frechet"),
+        (above, "Rejection raises precision.", "drs", "plain", "precision"),
+    )
+    out = [test(claim, *pair(*sides), paired=True, tried=len(claims)) for test, claim, *sides in claims]
     cost, lost = [r["drs"]["proposals"] for r in rows if "drs" in r], sum("drs" not in r for r in rows)
     accepted = [r["drs"]["acceptance"] for r in rows if "drs" in r]
     said = (

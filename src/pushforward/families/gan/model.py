@@ -72,8 +72,8 @@ class GAN(GenerativeModel):
         classes: Number of classes of a conditional GAN, whose networks take labels as well.
         ada_target: Mean sign of D on data that ADA steers to.
         ada_images: Images after which ADA's probability could at most have gone from 0 to 1.
-        temperature: Standard deviation of the normal latents of samples, which is 1 in training. Averaged weights pull samples together;
-            a little more than 1 gives back the variety, less than 1 leaves out what is rare.
+        temperature: Standard deviation of the normal latents of samples, which is 1 in training. Above 1 there is more variety and
+            less care, below 1 the other way round.
     """
 
     def __init__(

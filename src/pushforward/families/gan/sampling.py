@@ -1,6 +1,7 @@
 """Sampling with the discriminator's help, after training: each wraps any generator and discriminator.
 
-Density ratios are read off a logit only where the objective calibrates it (`Objective.calibrated`); else a calibration is needed.
+Density ratios are read off a logit only where the objective calibrates it (`Objective.calibrated`); else a calibration is needed. Latents are drawn as in training, whatever the model's temperature:
+the discriminator never saw others.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def log_ratio(gan: GAN, *, real: Tensor | None = None, fakes: int = 2000, seed: 
                 "this objective's logit is no density ratio; calibrate it on data (--calibrate), or use a cross-entropy objective."
             )
         return lambda x: logits_of(gan, x)
-    made = gan.sample(fakes, generator=SampleStream(derive_seed(seed, "calibrate"), torch.arange(fakes)))
+    made = _fakes(gan, SampleStream(derive_seed(seed, "calibrate"), torch.arange(fakes)))
     found: Calibration = calibrate(logits_of(gan, real), logits_of(gan, made))
     return lambda x: found(logits_of(gan, x))
 
@@ -64,11 +65,15 @@ def _refuse_unsuited(gan: GAN) -> None:
         )
 
 
+def _fakes(gan: GAN, stream: SampleStream) -> Tensor:
+    return gan.decode(gan.prior.sample(len(stream), generator=stream))
+
+
 def proposals(gan: GAN, ratio: Callable[[Tensor], Tensor]) -> Propose:
     """The generator's samples with their log ratios."""
 
     def propose(stream: SampleStream) -> tuple[Tensor, Tensor]:
-        x = gan.sample(len(stream), generator=stream)
+        x = _fakes(gan, stream)
         return x, ratio(x)
 
     return propose
