@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 METRICS = ("frechet", "precision", "recall")
@@ -43,7 +42,8 @@ def main() -> None:
             rows.append(row | {k: [values[k].value, values[k].stderr] for k in METRICS})
             print(folder.name, temperature, *(f"{k} {values[k].value:.4g}" for k in METRICS), flush=True)
     if args.json:
-        command = " ".join(["benchmarks/temperature.py", *(r.name for r in args.runs), *sys.argv[1 + len(args.runs) :]])
+        told = " ".join(f"{t:g}" for t in args.temperatures)
+        command = f"benchmarks/temperature.py {' '.join(r.name for r in args.runs)} --temperatures {told} -n {args.n}"
         args.json.write_text(json.dumps({"command": command, "n": args.n, "rows": rows}, indent=1))
 
 
