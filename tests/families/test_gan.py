@@ -17,6 +17,7 @@ from pushforward.errors import ConfigError, NotSupported
 from pushforward.families.gan import losses, terms
 from pushforward.families.gan.context import Context
 from pushforward.families.gan.model import GAN
+from pushforward.families.gan.sampling import proposals
 from pushforward.families.gan.terms import Term
 from pushforward.model import Batch
 from pushforward.networks.dcgan import DCGANDiscriminator, DCGANGenerator
@@ -313,6 +314,8 @@ def test_temperature_widens_the_latents_of_samples_alone() -> None:
     for setting, said in (("temperature=0", "above 0"), ("percentile=80", "drs")):
         with pytest.raises(ConfigError, match=said):
             build.change_sampler(gan, None, [setting])
+    proposed, _ = proposals(gan, lambda x: x.flatten(1).sum(dim=1))(stream())  # as in training: D never saw others
+    torch.testing.assert_close(proposed, gan.decode(z), rtol=0, atol=0)
     config = build.resolve(load_recipe("gan/vanilla", ["model.temperature=1.2"]))
     made = build.build_model(config, (1, 28, 28))
     assert isinstance(made, GAN) and made.temperature == 1.2
