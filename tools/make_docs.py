@@ -310,7 +310,7 @@ def collapse() -> list[str]:
         "The networks and steps are not the papers' (`labs/mode_collapse.py` lists theirs and ours), so this is no reproduction of their tables. The plain GAN's",
         "discriminator learns ten times more slowly than its generator, as in the unrolled GAN's figure: it hops from mode to mode, hits few of them with its last weights,",
         "and its averaged weights lie between them. `toy-r3gan` differs in its latents (a learned mixture of 25) and its rates too; `toy-mixture` has those and the plain loss. One sample in a hundred on a mode is enough to find it, so that noise finds many: a repair must also put most samples on modes.",
-        "Where all have equal, decaying rates and 256 normal latents (the last table), the plain GAN finds 18 of 25; packing by two and r3gan's loss find more, with fewer samples on them.",
+        "In the last table all have equal, decaying rates and 256 normal latents, so that each differs from `toy` in one thing.",
         "",
     ]
     return [*head, *lines]
