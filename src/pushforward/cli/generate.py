@@ -96,7 +96,10 @@ def sample(
         typer.Option(min=2, max=32, help="Show this many moments of the sampler's way, a row a sample (at most 16)."),
     ] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="A setting of the sampler.")
+        list[str] | None,
+        typer.Option(
+            "--set", "-s", metavar="KEY=VALUE", help="A setting of the sampler; of a plain GAN or flow: temperature."
+        ),
     ] = None,
     quiet: Quiet = False,
 ) -> None:
