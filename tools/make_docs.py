@@ -266,7 +266,7 @@ def labs() -> list[str]:
 def collapse() -> list[str]:
     """Rings and grids: every recipe over its seeds, beside what the papers print."""
     lines: list[str] = []
-    for data in ("ring-8", "grid-25", "ring-8-even", "grid-25-even"):
+    for data in ("ring-8", "grid-25"):
         found, lab = read(f"collapse-{data}"), read(f"lab-mode-collapse-{data}")
         if found is None or lab is None:
             continue

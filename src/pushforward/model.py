@@ -56,6 +56,7 @@ class Phase:
         compilable: False: the loss hands something on by a side effect, depends on the step, or differentiates twice through a network.
         finish: Called after each optimiser step with the terms' means over all processes and the images in the global batch (weight
             clipping, moving averages, controllers).
+        meet: Called with the phase's optimiser before training, for a loss that foresees its moves.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Phase:
     variant: Callable[[int], Hashable] = lambda step: None
     compilable: bool = True
     finish: Callable[[Mapping[str, Tensor], int], None] | None = None
+    meet: Callable[[torch.optim.Optimizer], None] | None = None
 
     def total(self, means: Mapping[str, Tensor]) -> Tensor:
         """The number that the phase minimises: the means of its terms times their weights."""

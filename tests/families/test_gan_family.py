@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from contract import check_resumes_bit_equal, check_sampling_is_addressed
 from oracles import AffineGenerator, LinearCritic, QuadraticCritic
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from pushforward import build
 from pushforward.config import RunConfig, load_recipe
@@ -26,8 +27,9 @@ from pushforward.families.gan.context import Context
 from pushforward.families.gan.model import ANCHOR_DECAY, GAN
 from pushforward.families.gan.sampling import SAMPLERS
 from pushforward.families.gan.terms import Term
-from pushforward.families.gan.unroll import unrolled
+from pushforward.families.gan.unroll import adam, descent, unrolled
 from pushforward.model import Batch
+from pushforward.networks.mlp import MLPDiscriminator, MLPGenerator
 from pushforward.networks.wrappers import Packed, Projection
 from pushforward.priors import GaussianMixture, Normal
 from pushforward.randomness import SampleStream
@@ -181,7 +183,7 @@ def test_latent_terms_by_hand() -> None:
     latent_terms_by_hand()
 
 
-@pytest.mark.parametrize("options", [{"unroll_steps": 1}, {"share_fakes": True}], ids=str)
+@pytest.mark.parametrize("options", [{"unroll_steps": 1, "unroll_rate": 0.1}, {"share_fakes": True}], ids=str)
 def test_latent_terms_know_the_latents_of_the_fakes_they_are_given(options: dict) -> None:
     latent_terms_by_hand(**options)
 
@@ -290,7 +292,7 @@ def test_unrolling_by_no_step_is_the_plain_gan_bit_for_bit(monkeypatch: pytest.M
     plain = weights_after(config())
     with monkeypatch.context() as patch:
         patch.setattr(
-            gan_model, "unrolled", lambda start, loss, *, steps, rate: unrolled(start, loss, steps=0, rate=rate)
+            gan_model, "unrolled", lambda start, loss, *, steps, update: unrolled(start, loss, steps=0, update=update)
         )
         zero = weights_after(config(unroll_steps=1))
     assert all(torch.equal(plain[k], zero[k]) for k in plain)
@@ -301,10 +303,99 @@ def test_unrolling_by_no_step_is_the_plain_gan_bit_for_bit(monkeypatch: pytest.M
 def test_unrolling_two_steps_against_autograd_by_hand() -> None:
     """A quadratic loss: w <- w - r (w - c) twice, and its slope in c."""
     c = torch.tensor(2.0, requires_grad=True)
-    end = unrolled({"w": torch.tensor(5.0)}, lambda p: (p["w"] - c) ** 2 / 2, steps=2, rate=0.5)["w"]
+    end = unrolled({"w": torch.tensor(5.0)}, lambda p: (p["w"] - c) ** 2 / 2, steps=2, update=descent(0.5))["w"]
     assert end.item() == pytest.approx(2.75)  # 5 -> 3.5 -> 2.75
     end.backward()
     assert c.grad.item() == pytest.approx(0.75)  # 1 - (1 - r)^2
+
+
+def adam_started(steps: int) -> tuple[nn.Linear, torch.optim.Optimizer, Tensor]:
+    """A layer in float64 whose Adam has made some updates, and the points that it learns from."""
+    torch.manual_seed(3)
+    layer, x = nn.Linear(3, 2).double(), torch.randn(7, 3, dtype=torch.float64)
+    optimiser = torch.optim.Adam(layer.parameters(), lr=0.02, betas=(0.5, 0.9), eps=1e-3)
+    for _ in range(steps):
+        optimiser.zero_grad()
+        layer(x).square().sum().backward()
+        optimiser.step()
+    return layer, optimiser, x
+
+
+@pytest.mark.parametrize("before", [0, 3])
+def test_the_look_ahead_by_adam_is_what_adam_does_next(before: int) -> None:
+    """Against PyTorch's optimiser, from the moments that it holds; and its slope in the data against differences."""
+    layer, optimiser, x = adam_started(before)
+    state = {k: v.clone() for k, v in layer.state_dict().items()}
+
+    def ahead(data: Tensor) -> dict[str, Tensor]:
+        def loss(p: Mapping[str, Tensor]) -> Tensor:
+            return functional_call(layer, dict(p), data).square().sum()
+
+        return unrolled(dict(layer.named_parameters()), loss, steps=4, update=adam(optimiser, layer))
+
+    found = ahead(x)
+    assert all(torch.equal(state[k], v) for k, v in layer.state_dict().items())  # it has only looked
+    moving = x.clone().requires_grad_()
+    ahead(moving)["weight"].sum().backward()
+    h = torch.zeros_like(x)
+    h[2, 1] = 1e-6
+    slope = (ahead(x + h)["weight"].sum() - ahead(x - h)["weight"].sum()) / 2e-6
+    assert moving.grad[2, 1].item() == pytest.approx(slope.item(), rel=1e-5)  # type: ignore[index]
+    layer, optimiser, x = adam_started(before + 4)
+    for name, p in layer.named_parameters():
+        torch.testing.assert_close(found[name], p.detach(), rtol=1e-10, atol=0)
+
+
+def test_a_look_ahead_through_units_that_never_fired_has_a_finite_slope() -> None:
+    torch.manual_seed(0)
+    layer, c = nn.Linear(2, 1), torch.ones((), requires_grad=True)
+    dead = unrolled(
+        dict(layer.named_parameters()),
+        lambda p: c * (0 * p["weight"].sum() + p["bias"].square().sum()),
+        steps=2,
+        update=adam(torch.optim.Adam(layer.parameters()), layer),
+    )
+    (dead["weight"].sum() + dead["bias"].sum()).backward()
+    assert torch.equal(dead["weight"], layer.weight.detach())
+    assert c.grad is not None
+    assert c.grad.isfinite()
+
+
+def test_the_look_ahead_follows_the_optimiser_of_the_discriminator() -> None:
+    """Other moments, another generator; and another optimiser is refused before a step is made."""
+    adams = {"name": "adam", "lr": 1e-3}
+    one, other = config(unroll_steps=1), config(unroll_steps=1)
+    other.optimiser["discriminator"] = adams | {"betas": (0.9, 0.9)}
+    a, b = weights_after(one, steps=1), weights_after(other, steps=1)
+    # D's first step is the rate times the sign whatever the betas (but for eps); G has foreseen the second, where they tell.
+    torch.testing.assert_close(
+        *({k: v for k, v in w.items() if "discriminator" in k} for w in (a, b)), rtol=0, atol=1e-6
+    )
+    assert any(not torch.allclose(a[k], b[k], rtol=0, atol=1e-5) for k in a if k.startswith("generator"))
+    plain = config(unroll_steps=1)
+    plain.optimiser["discriminator"] = {"name": "sgd", "lr": 1e-3}
+    with pytest.raises(ConfigError, match=r"optimiser\.discriminator\.name"):
+        trainer_of(plain)
+    plain.model["unroll_rate"] = 0.1
+    weights_after(plain, steps=1)
+
+
+def test_mlps_start_from_orthogonal_weights_of_a_gain_and_scale_the_data() -> None:
+    d = MLPDiscriminator(shape=(2,), hidden=(8, 8), slope=0.0, gain=0.8, scale=0.25)
+    w = d.body[3].weight
+    torch.testing.assert_close(w @ w.T, 0.64 * torch.eye(8), atol=1e-5, rtol=0)
+    assert not d.head.bias.any()
+    x = torch.randn(5, 2)
+    # Without biases and with ReLU the logit is as steep as its input.
+    torch.testing.assert_close(d(4 * x), 4 * d(x))
+    same = MLPDiscriminator(shape=(2,), hidden=(8, 8), slope=0.0, gain=0.8)
+    same.load_state_dict(d.state_dict())
+    torch.testing.assert_close(d(x), same(x / 4))
+    g = MLPGenerator(latent=6, shape=(2,), hidden=(8,), gain=2.0)
+    torch.testing.assert_close(g.body[0].weight.T @ g.body[0].weight, 4 * torch.eye(6), atol=1e-5, rtol=0)
+    for options in ({"gain": 0.0}, {"scale": 0.0}, {"scale": math.inf}):
+        with pytest.raises(ValueError, match="above 0"):
+            MLPDiscriminator(shape=(2,), **options)
 
 
 # --- Dirac-GAN ------------------------------------------------------------------------------------------------

@@ -13,11 +13,21 @@ from pushforward.networks.blocks import DiscriminatorNorm, Norm, maybe_spectral
 Output = Literal["tanh", "sigmoid", "identity"]
 
 
-def _check(hidden: Sequence[int], slope: float) -> None:
+def _check(hidden: Sequence[int], slope: float, gain: float | None) -> None:
     if any(wide < 1 for wide in hidden):
         raise ValueError(f"hidden = {list(hidden)}: each width must be at least 1")
     if not math.isfinite(slope):
         raise ValueError(f"slope = {slope}: must be a finite number")
+    if gain is not None and not 0 < gain < math.inf:
+        raise ValueError(f"gain = {gain}: must be above 0 and finite")
+
+
+def _linear(width: int, wide: int, gain: float | None) -> nn.Linear:
+    layer = nn.Linear(width, wide)
+    if gain is not None:
+        nn.init.orthogonal_(layer.weight, gain)
+        nn.init.zeros_(layer.bias)
+    return layer
 
 
 class MLPGenerator(nn.Module):
@@ -30,6 +40,7 @@ class MLPGenerator(nn.Module):
         norm: "batch" puts batch norm behind each hidden layer but the first.
         slope: LeakyReLU's slope below zero.
         output: "tanh" for data in [-1, 1], "sigmoid" for data in [0, 1], "identity" for points of a plane.
+        gain: Starts from orthogonal weights times this and no biases; None: from PyTorch's uniform ones.
     """
 
     def __init__(
@@ -41,19 +52,20 @@ class MLPGenerator(nn.Module):
         norm: Norm = "none",
         slope: float = 0.2,
         output: Output = "tanh",
+        gain: float | None = None,
     ) -> None:
         super().__init__()
-        _check(hidden, slope)
+        _check(hidden, slope, gain)
         self.shape = tuple(shape)
         layers: list[nn.Module] = []
         width = latent
         for i, wide in enumerate(hidden):
-            layers.append(nn.Linear(width, wide))
+            layers.append(_linear(width, wide, gain))
             if norm == "batch" and i > 0:
                 layers.append(nn.BatchNorm1d(wide))
             layers.append(nn.LeakyReLU(slope, inplace=True))
             width = wide
-        layers.append(nn.Linear(width, math.prod(self.shape)))
+        layers.append(_linear(width, math.prod(self.shape), gain))
         if output != "identity":
             layers.append(nn.Tanh() if output == "tanh" else nn.Sigmoid())
         self.body = nn.Sequential(*layers)
@@ -70,6 +82,8 @@ class MLPDiscriminator(nn.Module):
         hidden: Widths of the hidden layers.
         norm: "spectral" bounds each layer's Lipschitz constant by 1; "batch" is batch norm.
         slope: LeakyReLU's slope below zero.
+        gain: Starts from orthogonal weights times this and no biases; None: from PyTorch's uniform ones.
+        scale: What the data are multiplied by first.
     """
 
     def __init__(
@@ -79,24 +93,29 @@ class MLPDiscriminator(nn.Module):
         hidden: Sequence[int] = (1024, 512, 256),
         norm: DiscriminatorNorm = "none",
         slope: float = 0.2,
+        gain: float | None = None,
+        scale: float = 1.0,
     ) -> None:
         super().__init__()
-        _check(hidden, slope)
+        _check(hidden, slope, gain)
+        if not 0 < scale < math.inf:
+            raise ValueError(f"scale = {scale}: must be above 0 and finite")
+        self.scale = scale
         layers: list[nn.Module] = [nn.Flatten()]
         width = math.prod(shape)
         for wide in hidden:
-            layers.append(maybe_spectral(nn.Linear(width, wide), norm))
+            layers.append(maybe_spectral(_linear(width, wide, gain), norm))
             if norm == "batch":
                 layers.append(nn.BatchNorm1d(wide))
             layers.append(nn.LeakyReLU(slope, inplace=True))
             width = wide
         self.body = nn.Sequential(*layers)
         self.width = width
-        self.head = maybe_spectral(nn.Linear(width, 1), norm)
+        self.head = maybe_spectral(_linear(width, 1, gain), norm)
 
     def features(self, x: Tensor) -> Tensor:
         """What the head sees, (B, *shape) -> (B, width)."""
-        return self.body(x)
+        return self.body(x if self.scale == 1 else self.scale * x)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.features(x)).squeeze(1)

@@ -97,6 +97,9 @@ class Trainer:
             raise ValueError(f"optimisers are for {sorted(optimisers)}, the model's phases are {names}.")
         self.moves = {p.name: self.accelerator.prepare(_Move(p)) for p in self.phases}
         self.optimisers = dict(optimisers)  # no wrapper: bfloat16 needs no loss scaling, and fp16 is not offered
+        for phase in self.phases:
+            if phase.meet is not None:
+                phase.meet(self.optimisers[phase.name])
         self._own = {p.name: list(p.module.parameters()) for p in self.phases}
         self.rate = rate
         self.base_rates = {name: [g["lr"] for g in o.param_groups] for name, o in self.optimisers.items()}

@@ -15,7 +15,7 @@ from pushforward.families.gan.augment import View, ada
 from pushforward.families.gan.context import Context, Player
 from pushforward.families.gan.losses import Objective
 from pushforward.families.gan.terms import Term
-from pushforward.families.gan.unroll import Parameters, unrolled
+from pushforward.families.gan.unroll import Parameters, Update, adam, descent, unrolled
 from pushforward.model import Batch, GenerativeModel, Phase, Terms
 from pushforward.networks.blocks import has_batch_norm
 from pushforward.networks.wrappers import Packed
@@ -67,7 +67,7 @@ class GAN(GenerativeModel):
             fewer a step; both players then see the same z.
         weight_clip: Clip each weight of D to [-c, c] after each of its moves (WGAN, Arjovsky et al. 2017).
         unroll_steps: G looks ahead through this many updates of D (`unroll.py`); 0 is the plain GAN.
-        unroll_rate: Step size of those updates.
+        unroll_rate: Size of a plain gradient step in the place of those updates; None: they are those of D's Adam, its moments and all.
         pack: D judges this many samples at a time (PacGAN, Lin et al. 2018, arXiv 1712.04086); the one given must be made for that.
         classes: Number of classes of a conditional GAN, whose networks take labels as well.
         ada_target: Mean sign of D on data that ADA steers to.
@@ -89,7 +89,7 @@ class GAN(GenerativeModel):
         share_fakes: bool = False,
         weight_clip: float | None = None,
         unroll_steps: int = 0,
-        unroll_rate: float = 0.1,
+        unroll_rate: float | None = None,
         pack: int = 1,
         classes: int | None = None,
         ada_target: float = 0.6,
@@ -108,6 +108,7 @@ class GAN(GenerativeModel):
         self.weight_clip = weight_clip
         self.unroll_steps = unroll_steps
         self.unroll_rate = unroll_rate
+        self._optimiser: torch.optim.Optimizer | None = None
         self.classes = classes
         self.ada_target = ada_target
         self.ada_images = ada_images
@@ -136,6 +137,7 @@ class GAN(GenerativeModel):
                 compilable=compilable,
                 weights=self._weights("discriminator"),
                 finish=self.finish,
+                meet=self._meet,
             ),
             Phase(
                 "generator",
@@ -183,7 +185,7 @@ class GAN(GenerativeModel):
                     dict(self.discriminator.named_parameters()),
                     lambda parameters: self._look_ahead(batch, given, parameters),
                     steps=self.unroll_steps,
-                    rate=self.unroll_rate,
+                    update=self._update(),
                 )
             context = Context(self, batch, "generator", given=given, parameters=end)
         with frozen(self.discriminator), steady(self.discriminator):
@@ -192,6 +194,18 @@ class GAN(GenerativeModel):
             return {"adversarial": self.objective.generator(*logits)} | {
                 t.name: t.function(context, **t.options) for t in due
             }
+
+    def _meet(self, optimiser: torch.optim.Optimizer) -> None:
+        self._optimiser = optimiser
+        if self.unroll_steps:
+            self._update()  # refuses what it cannot foresee
+
+    def _update(self) -> Update:
+        if self.unroll_rate is not None:
+            return descent(self.unroll_rate)
+        if self._optimiser is None:
+            raise NotSupported("a look ahead by the discriminator's Adam needs a trainer; set unroll_rate without one.")
+        return adam(self._optimiser, self.discriminator)
 
     def _look_ahead(self, batch: Batch, given: tuple[Tensor, Tensor], parameters: Parameters) -> Tensor:
         """D's adversarial loss as G foresees it."""
