@@ -272,7 +272,7 @@ def collapse() -> list[str]:
             continue
         settings = as_set(lab["settings"])
         lines += [
-            f"### {data.replace('-even', ', equal rates that decay and 256 normal latents for all')}",
+            f"### {data}",
             "",
             f"{found['seeds']} seeds, {found['steps']:,} steps, {found['modes']} modes, 2,500 samples of each. Made by `pushforward lab run mode-collapse {settings}`.",
             "",
@@ -307,10 +307,9 @@ def collapse() -> list[str]:
     head = [
         "## Mode collapse on Gaussians in the plane",
         "",
-        "The networks and steps are not the papers' (`labs/mode_collapse.py` lists theirs and ours), so this is no reproduction of their tables. The plain GAN's",
-        "discriminator learns ten times more slowly than its generator, as in the unrolled GAN's figure: it hops from mode to mode, hits few of them with its last weights,",
-        "and its averaged weights lie between them. `toy-r3gan` differs in its latents (a learned mixture of 25) and its rates too; `toy-mixture` has those and the plain loss. One sample in a hundred on a mode is enough to find it, so that noise finds many: a repair must also put most samples on modes.",
-        "In the last table all have equal, decaying rates and 256 normal latents, so that each differs from `toy` in one thing.",
+        "The plain GAN, looking ahead and packing are trained on the unrolled GAN's base (`labs/mode_collapse.py` lists the papers' networks and ours), for fewer steps than",
+        "any of the papers, so compare with their figures in kind only. `toy-r3gan` differs in its latents (a learned mixture of 25) and its rates too; `toy-mixture` has those and the plain loss.",
+        "One sample in a hundred on a mode is enough to find it, so that noise finds many: a repair must also put most samples on modes.",
         "",
     ]
     return [*head, *lines]
@@ -721,7 +720,7 @@ def cells_seconds(lab: dict[str, Any]) -> float:
     """CPU seconds of all runs of a collapse lab, whose cells are kept: it is called again when a recipe joins."""
     if lab["lab"] != "mode-collapse":
         return 0.0
-    found = read(f"collapse-{lab['settings']['data']}{'-even' if lab['settings'].get('even') else ''}")
+    found = read(f"collapse-{lab['settings']['data']}")
     return float(sum(r["cpu_seconds"] for r in found["rows"]) * found["seeds"])
 
 
@@ -777,8 +776,7 @@ def laboratory() -> str:
     lines += ["", "## By claim", "", row("claim", "source", "evidence", "verdict", "lab"), row(*["---"] * 5)]
     for name in LABS:
         for found in kept.get(name, []):
-            data = f"{found['settings'].get('data')}{', one base' if found['settings'].get('even') else ''}"
-            where = f"`{name}`" + (f", {data}" if len(kept[name]) > 1 else "")
+            where = f"`{name}`" + (f", {found['settings'].get('data')}" if len(kept[name]) > 1 else "")
             lines += [
                 row(f["claim"], source_of(name), f["evidence"], f"**{f['verdict']}**", where) for f in found["findings"]
             ]

@@ -183,7 +183,7 @@ def test_latent_terms_by_hand() -> None:
     latent_terms_by_hand()
 
 
-@pytest.mark.parametrize("options", [{"unroll_steps": 1, "unroll_rate": 0.1}, {"share_fakes": True}], ids=str)
+@pytest.mark.parametrize("options", [{"unroll_steps": 1}, {"share_fakes": True}], ids=str)
 def test_latent_terms_know_the_latents_of_the_fakes_they_are_given(options: dict) -> None:
     latent_terms_by_hand(**options)
 
@@ -313,17 +313,20 @@ def adam_started(steps: int) -> tuple[nn.Linear, torch.optim.Optimizer, Tensor]:
     """A layer in float64 whose Adam has made some updates, and the points that it learns from."""
     torch.manual_seed(3)
     layer, x = nn.Linear(3, 2).double(), torch.randn(7, 3, dtype=torch.float64)
-    optimiser = torch.optim.Adam(layer.parameters(), lr=0.02, betas=(0.5, 0.9), eps=1e-3)
-    for _ in range(steps):
+    groups = [{"params": [layer.weight]}, {"params": [layer.bias], "lr": 0.05, "betas": (0.3, 0.8)}]
+    optimiser = torch.optim.Adam(groups, lr=0.02, betas=(0.5, 0.9), eps=1e-3)
+    for k in range(steps):
+        if k == 2:  # a schedule
+            optimiser.param_groups[0]["lr"] = 0.01
         optimiser.zero_grad()
         layer(x).square().sum().backward()
         optimiser.step()
     return layer, optimiser, x
 
 
-@pytest.mark.parametrize("before", [0, 3])
+@pytest.mark.parametrize("before", [3, 5])
 def test_the_look_ahead_by_adam_is_what_adam_does_next(before: int) -> None:
-    """Against PyTorch's optimiser, from the moments that it holds; and its slope in the data against differences."""
+    """Against PyTorch's optimiser, from the moments and at the rates that it has now; and its slope in the data against differences."""
     layer, optimiser, x = adam_started(before)
     state = {k: v.clone() for k, v in layer.state_dict().items()}
 
@@ -364,7 +367,7 @@ def test_a_look_ahead_through_units_that_never_fired_has_a_finite_slope() -> Non
 def test_the_look_ahead_follows_the_optimiser_of_the_discriminator() -> None:
     """Other moments, another generator; and another optimiser is refused before a step is made."""
     adams = {"name": "adam", "lr": 1e-3}
-    one, other = config(unroll_steps=1), config(unroll_steps=1)
+    one, other = (config(unroll_steps=1, unroll_update="adam") for _ in range(2))
     other.optimiser["discriminator"] = adams | {"betas": (0.9, 0.9)}
     a, b = weights_after(one, steps=1), weights_after(other, steps=1)
     # D's first step is the rate times the sign whatever the betas (but for eps); G has foreseen the second, where they tell.
@@ -372,12 +375,25 @@ def test_the_look_ahead_follows_the_optimiser_of_the_discriminator() -> None:
         *({k: v for k, v in w.items() if "discriminator" in k} for w in (a, b)), rtol=0, atol=1e-6
     )
     assert any(not torch.allclose(a[k], b[k], rtol=0, atol=1e-5) for k in a if k.startswith("generator"))
-    plain = config(unroll_steps=1)
+    plain = config(unroll_steps=1, unroll_update="adam")
     plain.optimiser["discriminator"] = {"name": "sgd", "lr": 1e-3}
     with pytest.raises(ConfigError, match=r"optimiser\.discriminator\.name"):
         trainer_of(plain)
-    plain.model["unroll_rate"] = 0.1
+    plain.model["unroll_update"] = "descent"
     weights_after(plain, steps=1)
+
+
+@pytest.mark.parametrize("option", ["weight_decay", "amsgrad", "maximize"])
+def test_the_look_ahead_refuses_an_adam_that_it_does_not_foresee(option: str) -> None:
+    layer = nn.Linear(2, 1)
+    with pytest.raises(ConfigError, match=option):
+        adam(torch.optim.Adam(layer.parameters(), **{option: 1}), layer)
+    with pytest.raises(ConfigError, match="all the discriminator's weights"):
+        adam(torch.optim.Adam([layer.weight]), layer)
+    layer.bias.requires_grad_(False)
+    assert adam(torch.optim.Adam([layer.weight]), layer)({"weight": layer.weight}, {"weight": layer.weight}).keys() == {
+        "weight"
+    }
 
 
 def test_mlps_start_from_orthogonal_weights_of_a_gain_and_scale_the_data() -> None:
@@ -750,6 +766,8 @@ def test_any_objective_with_any_trick_trains(objective: str, options: dict) -> N
         ({"classes": 1}, "at least 2"),
         ({"unroll_rate": 0.0}, "above 0"),
         ({"unroll_rate": 0.5}, "does nothing without model.unroll_steps"),
+        ({"unroll_update": "adam"}, "does nothing without model.unroll_steps"),
+        ({"unroll_steps": 1, "unroll_update": "adam", "unroll_rate": 0.5}, 'without model.unroll_update = "descent"'),
         ({"ada_target": 0.3}, "does nothing without the view ada"),
         ({"ada_images": 10}, "does nothing without the view ada"),
     ],

@@ -188,7 +188,9 @@ def resolve(table: Table) -> tuple[Table, tuple[str, ...]]:
     without = {
         "ada_target": not adaptive and "the view ada",
         "ada_images": not adaptive and "the view ada",
-        "unroll_rate": "unroll_steps" not in table and "model.unroll_steps",
+        "unroll_update": "unroll_steps" not in table and "model.unroll_steps",
+        "unroll_rate": ("unroll_steps" not in table and "model.unroll_steps")
+        or (scalars["unroll_update"] != "descent" and 'model.unroll_update = "descent"'),
     }
     for key, missing in without.items():
         if missing and scalars[key] != valid[key]:

@@ -11,7 +11,7 @@ What is in print, and what is here:
   steps ahead, 25,000 steps.
 - VEEGAN (as in its authors' notebook): two layers of 128 on each side, 254 latents, batches of 500.
 - PacGAN: four layers of 400 with batch norm against three of 200 with five-fold maxout, 2 latents, Adam at 1e-4 (beta1 0.8), 400,000 steps of 100.
-- Ours: `toy` is the first of these with ReLU, orthogonal weights of gain 0.8 and points divided by 4 before the discriminator, for fewer steps;
+- Ours: `toy` is in the manner of the first, with ReLU, orthogonal weights of gain 0.8 and points divided by 4 before the discriminator, for fewer steps;
   `toy-unrolled` and `toy-pac*` differ from it in one thing each. `toy-r3gan` differs in more: equal rates that decay, and 2 latents from a learned
   mixture of 25; `toy-mixture` is its control, with the same rates and prior and the plain loss.
 

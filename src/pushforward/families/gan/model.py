@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -67,7 +68,8 @@ class GAN(GenerativeModel):
             fewer a step; both players then see the same z.
         weight_clip: Clip each weight of D to [-c, c] after each of its moves (WGAN, Arjovsky et al. 2017).
         unroll_steps: G looks ahead through this many updates of D (`unroll.py`); 0 is the plain GAN.
-        unroll_rate: Size of a plain gradient step in the place of those updates; None: they are those of D's Adam, its moments and all.
+        unroll_update: "descent" takes plain gradient steps; "adam" the next updates of D's own Adam, from the moments that it holds.
+        unroll_rate: Size of a plain gradient step.
         pack: D judges this many samples at a time (PacGAN, Lin et al. 2018, arXiv 1712.04086); the one given must be made for that.
         classes: Number of classes of a conditional GAN, whose networks take labels as well.
         ada_target: Mean sign of D on data that ADA steers to.
@@ -89,7 +91,8 @@ class GAN(GenerativeModel):
         share_fakes: bool = False,
         weight_clip: float | None = None,
         unroll_steps: int = 0,
-        unroll_rate: float | None = None,
+        unroll_update: Literal["descent", "adam"] = "descent",
+        unroll_rate: float = 0.1,
         pack: int = 1,
         classes: int | None = None,
         ada_target: float = 0.6,
@@ -107,6 +110,7 @@ class GAN(GenerativeModel):
         self.share_fakes = share_fakes
         self.weight_clip = weight_clip
         self.unroll_steps = unroll_steps
+        self.unroll_update = unroll_update
         self.unroll_rate = unroll_rate
         self._optimiser: torch.optim.Optimizer | None = None
         self.classes = classes
@@ -137,7 +141,7 @@ class GAN(GenerativeModel):
                 compilable=compilable,
                 weights=self._weights("discriminator"),
                 finish=self.finish,
-                meet=self._meet,
+                meet=self._meet if self.unroll_steps and self.unroll_update == "adam" else None,
             ),
             Phase(
                 "generator",
@@ -182,7 +186,7 @@ class GAN(GenerativeModel):
             given = (context.made, context.z)
             with steady(self.discriminator):
                 end = unrolled(
-                    dict(self.discriminator.named_parameters()),
+                    {n: p for n, p in self.discriminator.named_parameters() if p.requires_grad},
                     lambda parameters: self._look_ahead(batch, given, parameters),
                     steps=self.unroll_steps,
                     update=self._update(),
@@ -197,14 +201,15 @@ class GAN(GenerativeModel):
 
     def _meet(self, optimiser: torch.optim.Optimizer) -> None:
         self._optimiser = optimiser
-        if self.unroll_steps:
-            self._update()  # refuses what it cannot foresee
+        self._update()  # refuses what it cannot foresee
 
     def _update(self) -> Update:
-        if self.unroll_rate is not None:
+        if self.unroll_update == "descent":
             return descent(self.unroll_rate)
         if self._optimiser is None:
-            raise NotSupported("a look ahead by the discriminator's Adam needs a trainer; set unroll_rate without one.")
+            raise NotSupported(
+                "a look ahead by the discriminator's Adam needs a trainer; without one, it goes by descent."
+            )
         return adam(self._optimiser, self.discriminator)
 
     def _look_ahead(self, batch: Batch, given: tuple[Tensor, Tensor], parameters: Parameters) -> Tensor:

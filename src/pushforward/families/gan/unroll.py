@@ -2,7 +2,7 @@ r"""The generator's look ahead: the discriminator after k more updates, as a dif
 
 .. math:: \theta_{i+1} = \theta_i + u(\nabla_\theta L_D(\theta_i, G)), \qquad \text{G minimises } L_G(\theta_k(G), G)
 
-The update u is D's own, Adam with the moments that it has gathered, as in the authors' experiments; or a plain gradient step.
+The update u is a plain gradient step, or D's own: Adam with the moments that it has gathered, as in the authors' code.
 
 Reference: Metz et al. 2017, equations 7 to 10, arXiv 1611.02163; Kingma and Ba 2014, algorithm 1, arXiv 1412.6980.
 """
@@ -19,6 +19,7 @@ from pushforward.errors import ConfigError
 Parameters = Mapping[str, Tensor]
 Update = Callable[[Parameters, Parameters], dict[str, Tensor]]
 """Parameters and their gradients, by name, to the next parameters."""
+_MORE = ("weight_decay", "amsgrad", "maximize")  # options of PyTorch's Adam that ours has not
 
 
 def unrolled(
@@ -57,15 +58,17 @@ def adam(optimiser: torch.optim.Optimizer, module: nn.Module) -> Update:
         module: Names them.
 
     Raises:
-        ConfigError: it is no Adam.
+        ConfigError: it is no Adam, one with options that the look ahead does not know, or not of all the module's weights.
     """
-    if type(optimiser) is not torch.optim.Adam:
-        raise ConfigError(
-            'model.unroll_steps looks ahead by the discriminator\'s Adam, and its optimiser is another one. Give the size of a plain gradient step (model.unroll_rate), or set optimiser.discriminator.name = "adam".'
-        )
     groups = {p: group for group in optimiser.param_groups for p in group["params"]}
+    own = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    more = [o for o in _MORE if any(group.get(o) for group in groups.values())]
+    if type(optimiser) is not torch.optim.Adam or more or any(p not in groups for p in own.values()):
+        raise ConfigError(
+            f'model.unroll_update = "adam" foresees a plain Adam of all the discriminator\'s weights, and its optimiser is another one{f" (with {more[0]})" if more else ""}. Set optimiser.discriminator.name = "adam", or model.unroll_update = "descent".'
+        )
     held = {}  # of each parameter: its group, both moments, updates so far
-    for name, p in module.named_parameters():
+    for name, p in own.items():
         state = optimiser.state.get(p) or {"exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p), "step": 0}
         held[name] = groups[p], state["exp_avg"], state["exp_avg_sq"], int(state["step"])
 
