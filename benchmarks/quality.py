@@ -4,7 +4,9 @@
 
 A run is one thread, so that two of them side by side fill two cores, and its time is that of its thread: 6 CPU minutes are 3 minutes of two cores. Only
 training counts; sampling and judging do not. A recipe whose learning rate falls is trained for each budget by itself, its rate reaching 0 where the budget ends.
-Recipes were chosen on training images held out. What is in the file already is not repeated, but the run must be trained anew to come to what is not.
+Recipes were chosen on training images held out, but for the solver and the constant rate of diffusion/edm*: their trials (the rows with settings, and with
+n = 2,000) were judged against the test images, by differences within the error of two runs.
+What is in the file already is not repeated, but the run must be trained anew to come to what is not.
 """
 
 from __future__ import annotations

@@ -662,7 +662,15 @@ def speeds() -> list[str]:
             "",
             f"U-Nets of equal FLOPs on 32 x 32 images, {found['threads']} thread{'s' if found['threads'] > 1 else ''}; the limit is the step's multiplications over the machine's float32 GEMM rate. Made by `python {found['command']}`.",
             "",
-            row("images a second", "library", "theirs", "pushforward", "ratio", "goal", "share of the limit"),
+            row(
+                "images a second (sampling: image evaluations)",
+                "library",
+                "theirs",
+                "pushforward",
+                "ratio",
+                "goal",
+                "share of the limit",
+            ),
             row(*["---"] * 7),
             *(
                 row(
@@ -749,7 +757,7 @@ def laboratory() -> str:
         "# Labs",
         "",
         "The field is taught through claims. Each lab states some, measures them on the public API, and says whether the evidence supports them: `pushforward lab run NAME`, `pushforward lab run --all --quick`, `pushforward lab open`.",
-        "The verdicts here are of the full runs that are kept in `docs/results/lab-*.json`; `make docs` writes this page.",
+        "The verdicts here are of the full runs that are kept in `docs/results/lab-*.json`; `make docs` writes this page. A run that a lab's command names (`runs/diffusion-edm-conditional-0`) is one that `python benchmarks/quality.py diffusion/edm-conditional --seeds 0 --keep runs` leaves.",
         "",
         "## Learn the field in ten labs",
         "",

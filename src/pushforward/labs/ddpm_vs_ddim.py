@@ -3,6 +3,9 @@
 A solver spends its time in the network, so that seconds should be as evaluations are: 1000 : 50 = 20. And a better solver of the same
 equation should need few of them for the same samples.
 
+A Frechet distance of n samples cannot fall below that of n real images (docs/results.md has this floor): at n = 500 it is most of what is seen here, so
+"reaches" says that no difference shows above the errors, not that there is none. Take more samples to see smaller ones.
+
 Reference: Song, Meng, Ermon 2021, table 1, arXiv 2010.02502; Lu et al. 2022, arXiv 2211.01095; Zhao et al. 2023, arXiv 2302.04867.
 """
 

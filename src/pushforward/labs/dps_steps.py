@@ -2,6 +2,7 @@
 
 DPS needs a thousand steps, each with a gradient; methods that use what they know of the operator are said to do as well with twenty to a hundred.
 Beside PSNR and SSIM stands the distance in the features of the digit encoder, which forgives a stroke that is a pixel off.
+The truth's own residual is the noise (dotted): below it, a method has copied noise into the image.
 
 Reference: Chung et al. 2023, arXiv 2209.14687; Song et al. 2023 (PiGDM); Rozet et al. 2024, arXiv 2405.13712; Zhu et al. 2023, arXiv 2305.08995.
 """
@@ -107,7 +108,7 @@ def run(
         out / "posterior.json",
         json.dumps({"operator": operator, "noise": noise, "n": n, "step_ratio": timing, "curves": curves}, indent=1),
     )
-    _draw(curves, out / "posterior.png", f"{operator}, noise {noise:g}, {n} images")
+    _draw(curves, noise, out / "posterior.png", f"{operator}, noise {noise:g}, {n} images")
     return findings(curves, timing)
 
 
@@ -170,7 +171,7 @@ def _paired(claim: str, a: list[float], b: list[float]) -> Finding:
     return Finding(claim, verdict, f"{gap:+.2f} ± {error:.2f} dB over {len(a)} images.")
 
 
-def _draw(curves: Curves, path: Path, title: str) -> None:
+def _draw(curves: Curves, noise: float, path: Path, title: str) -> None:
     with mpl.rc_context(STYLE | {"figure.facecolor": "white", "savefig.facecolor": "white"}):
         figure, axes = plt.subplots(1, 4, figsize=(13, 3.4))
         shown = {
@@ -195,6 +196,7 @@ def _draw(curves: Curves, path: Path, title: str) -> None:
                     label=method,
                 )
             ax.set(title=name, xlabel="seconds an image", xscale="log")
+        axes[3].axhline(noise, color="#888888", ls=":", lw=1)  # the truth's own
         axes[0].legend(fontsize=8)
         figure.suptitle(title, fontsize=10)
         figure.tight_layout()
