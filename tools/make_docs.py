@@ -9,6 +9,7 @@ import json
 import tomllib
 from itertools import pairwise
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from pushforward.compare.statistics import holm, mean_and_error, paired_difference
@@ -308,7 +309,7 @@ def collapse() -> list[str]:
         "## Mode collapse on Gaussians in the plane",
         "",
         "The plain GAN, looking ahead and packing are trained on the unrolled GAN's base (`labs/mode_collapse.py` lists the papers' networks and ours), for fewer steps than",
-        "any of the papers, so compare with their figures in kind only. `toy-r3gan` differs in its latents (a learned mixture of 25) and its rates too; `toy-mixture` has those and the plain loss.",
+        "any of the papers, so compare with their figures in kind only. `toy-r3gan` differs in all of that, and in its latents (a learned mixture of 25) and rates that fall: what its loss does is seen beside `toy-mixture`, which has the rest.",
         "One sample in a hundred on a mode is enough to find it, so that noise finds many: a repair must also put most samples on modes.",
         "",
     ]
@@ -386,7 +387,7 @@ def family() -> list[str]:
         lines += [
             f"Full MNIST, {budget:.0f} seconds of one CPU thread each, {'float32' if precision == 'no' else precision}, 10,000 samples of averaged weights against the 10,000 test images,",
             f"digit encoder `{some['extractor_sha256'][:12]}`. ± is the standard error between seeds, of the",
-            f"measurement where there is one seed, which says nothing of differences between neighbours. Steps differ between seeds by what the shared machine gave. Made by `{command}`.",
+            f"measurement where there is one seed, which says nothing of differences between neighbours. Steps differ between seeds by what the shared machine gave. Made by `{command}`; a row that names settings is of a recipe that had them then.",
             "",
             row("recipe", "seeds", "CPU s", "steps", *KEPT, "rarest, commonest class"),
             row(*["---"] * (len(KEPT) + 5)),
@@ -421,11 +422,11 @@ def family() -> list[str]:
         ):
             drs, plain = ([r[k]["frechet"] for r in ways["seeds"] if "drs" in r] for k in ("drs", "plain"))
             pairs.append(("DRS helps vanilla (80th percentile, see below)", drs, plain))
-        tested = [(claim, paired_difference(a, b)) for claim, a, b in pairs if len(a) > 1]
-        for (claim, found), p in zip(tested, holm([found.p for _, found in tested]), strict=True):
+        tested = [(claim, a, b, paired_difference(a, b)) for claim, a, b in pairs if len(a) > 1]
+        for (claim, a, b, found), p in zip(tested, holm([t[-1].p for t in tested]), strict=True):
             verdict = "unclear" if p >= 0.05 else "supported" if found.mean < 0 else "not supported"
             lines.append(
-                f"- {claim}: **{verdict}** (Frechet {found.mean:+.1f}, 95 % interval {found.low:.1f} to {found.high:.1f}, p = {found.p:.2g}, {p:.2g} corrected for {len(tested)} claims, {found.seeds} seeds)"
+                f"- {claim}: **{verdict}** (Frechet {fmean(a):.1f} against {fmean(b):.1f}, difference {found.mean:+.1f}, 95 % interval {found.low:.1f} to {found.high:.1f}, p = {found.p:.2g}, {p:.2g} corrected for {len(tested)} claims, {found.seeds} seeds)"
             )
         lines.append("")
     return lines

@@ -71,6 +71,17 @@ def test_objective_by_hand(name: str) -> None:
     assert g_slope.item() == pytest.approx(SLOPES[name][1], abs=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("at", "value", "slopes"), [((0.3, 0.2), 1.9, (-1, 1)), ((2, -0.5), 0.5, (0, 1)), ((0.5, -3), 0.5, (-1, 0))]
+)
+def test_the_hinge_inside_its_margins(at: tuple[float, float], value: float, slopes: tuple[float, float]) -> None:
+    """(1 - real)+ + (1 + fake)+; at the point above both are 0."""
+    real, fake = (torch.tensor([v], dtype=torch.float64, requires_grad=True) for v in at)
+    loss = losses.hinge().discriminator(real, fake)
+    assert loss.item() == pytest.approx(value, abs=1e-12)
+    assert [s.item() for s in torch.autograd.grad(loss.sum(), [real, fake])] == pytest.approx(slopes, abs=1e-12)
+
+
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_objectives_stay_finite_at_huge_logits(name: str) -> None:
     objective = OBJECTIVES[name]()

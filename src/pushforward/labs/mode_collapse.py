@@ -177,7 +177,7 @@ def run(
                     flush=True,
                 )
     table = [_row(r, data, found[r]) for r in names]
-    title = f"{data}, {steps:,} steps, seed 0 of {seeds}"
+    title = f"{data}, {steps:,} steps, averaged weights: points of seed 0, figures of {seeds} seeds"
     write_atomic(
         out / "collapse.json",
         json.dumps(
@@ -223,12 +223,14 @@ def _findings(found: dict[str, list[Outcome]], names: list[str], density: Mixtur
             f"On {lost} of {len(plain)} seeds; {np.mean(plain):.1f} of {every} on average.",
         )
     ]
+    controlled = BEST in found and CONTROL in found
+    tried = len(names) - 1 + controlled
     for name in names[1:]:
-        findings.append(repaired(name, [o.last for o in found[name]], names[0], plain, noise))
+        findings.append(repaired(name, [o.last for o in found[name]], names[0], plain, noise, tried=tried))
     best, control = found.get(BEST), found.get(CONTROL)
     if best is not None and control is not None:
         claim = f"{BEST} finds more modes than {CONTROL}, which has its prior and its rates but not its loss."
-        findings.append(above(claim, *([o.last[0] for o in side] for side in (best, control))))
+        findings.append(above(claim, *([o.last[0] for o in side] for side in (best, control)), tried=tried))
     if best is not None:
         whole, last = (
             sum(m == every and q >= 0.95 for m, q in judged)
@@ -241,10 +243,16 @@ def _findings(found: dict[str, list[Outcome]], names: list[str], density: Mixtur
 
 
 def repaired(
-    name: str, judged: list[tuple[int, float]], other: str, plain: list[int], noise: tuple[float, float]
+    name: str,
+    judged: list[tuple[int, float]],
+    other: str,
+    plain: list[int],
+    noise: tuple[float, float],
+    *,
+    tried: int = 1,
 ) -> Finding:
     """Whether one finds more modes than the other, with most of its samples on them."""
-    found = above(f"{name} repairs the collapse of {other}.", [m for m, _ in judged], plain)
+    found = above(f"{name} repairs the collapse of {other}.", [m for m, _ in judged], plain, tried=tried)
     quality = float(np.mean([q for _, q in judged]))
     said = f"Modes: {found.evidence} {quality:.1%} of its samples lie on them (blind: {noise[0]:.1f} modes, {noise[1]:.1%})."
     kept = found.verdict != "supported" or quality >= REPAIRED
