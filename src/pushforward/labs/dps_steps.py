@@ -143,7 +143,7 @@ def _mean(values: list[float]) -> tuple[float, float]:
 def findings(curves: Curves, ratio: float) -> list[Finding]:
     """Cost of a step, what fewer steps cost DPS, and whether the others do as well with at most 100."""
     cheap: Verdict = "supported" if ratio <= 2.1 else "not supported"
-    out = [Finding("A step of DPS costs at most 2.1 times a step of DDPM.", cheap, f"{ratio:.2f} times.")]
+    out = [Finding("A step of DPS costs at most 2.1 times a step of DDPM.", cheap, f"{ratio:.3f} times.")]
     most, fewest = max(curves["dps"]), min(curves["dps"])
     out.append(
         _paired(
