@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from scipy import stats
 
 from pushforward import build, labs
 from pushforward.config import load_recipe
@@ -17,7 +18,7 @@ from pushforward.data.toy import Mixture, Ring
 from pushforward.errors import ConfigError, DataError, NotSupported
 from pushforward.labs import ddpm_vs_ddim, dps_steps, guidance_scale, stacked, trained
 from pushforward.labs.fid_under_corruption import _finding, steps_back
-from pushforward.labs.mode_collapse import blind, covered, one, repaired
+from pushforward.labs.mode_collapse import Outcome, _findings, blind, covered, one, repaired
 from pushforward.labs.stacked import joint, judged
 from pushforward.metrics.measurement import Measurement
 
@@ -84,6 +85,17 @@ def test_a_repair_finds_more_modes_and_lies_on_them() -> None:
     assert verdict(some, 0.9, [8] * 10) == "not supported"
     assert verdict([6, 7, 8], 0.9, [6, 8, 7]) == "unclear"
     assert verdict([8, 8], 0.9, [8, 8]) == "unclear"
+
+
+def test_the_collapse_lab_counts_its_tests() -> None:
+    """One test of p = 0.03 supports; beside others of one lab it does not."""
+    made = lambda modes: [Outcome((m, 0.9), (m, 0.9), 1.0, []) for m in modes]  # noqa: E731
+    plain, more = [5, 6, 7, 6, 5, 7, 6, 6, 5, 7], [6, 7, 7, 6, 7, 7, 7, 7, 6, 6]
+    alone = _findings({"a": made(plain), "b": made(more)}, ["a", "b"], Ring())
+    many = _findings({k: made(plain if k == "a" else more) for k in "abcd"}, list("abcd"), Ring())
+    assert 0.02 < stats.ttest_ind(more, plain, equal_var=False, alternative="greater").pvalue < 0.05
+    assert [f.verdict for f in alone[1:]] == ["supported"]
+    assert [f.verdict for f in many[1:]] == ["unclear"] * 3
 
 
 def test_blind_noise_hits_modes_by_chance() -> None:

@@ -12,8 +12,8 @@ What is in print, and what is here:
 - VEEGAN (as in its authors' notebook): two layers of 128 on each side, 254 latents, batches of 500.
 - PacGAN: four layers of 400 with batch norm against three of 200 with five-fold maxout, 2 latents, Adam at 1e-4 (beta1 0.8), 400,000 steps of 100.
 - Ours: `toy` is in the manner of the first, with ReLU, orthogonal weights of gain 0.8 and points divided by 4 before the discriminator, for fewer steps;
-  `toy-unrolled` and `toy-pac*` differ from it in one thing each. `toy-r3gan` differs in more: equal rates that decay, and 2 latents from a learned
-  mixture of 25; `toy-mixture` is its control, with the same rates and prior and the plain loss.
+  `toy-unrolled` and `toy-pac*` differ from it in one thing each. `toy-r3gan` differs in more: equal rates that decay, 2 latents from a learned
+  mixture of 25, batches of 128, PyTorch's first weights; `toy-mixture` is its control, with all of that and the non-saturating loss.
 
 Figures in print stand beside ours as a reminder, not as a target: they come of other networks, rates and steps. They are of the last weights, and so
 are our comparisons; averaged weights, which one would sample from, are judged beside them (those of a generator that hops from mode to mode lie
@@ -223,11 +223,10 @@ def _findings(found: dict[str, list[Outcome]], names: list[str], density: Mixtur
             f"On {lost} of {len(plain)} seeds; {np.mean(plain):.1f} of {every} on average.",
         )
     ]
-    controlled = BEST in found and CONTROL in found
-    tried = len(names) - 1 + controlled
+    best, control = found.get(BEST), found.get(CONTROL)
+    tried = len(names) - 1 + (best is not None and control is not None)
     for name in names[1:]:
         findings.append(repaired(name, [o.last for o in found[name]], names[0], plain, noise, tried=tried))
-    best, control = found.get(BEST), found.get(CONTROL)
     if best is not None and control is not None:
         claim = f"{BEST} finds more modes than {CONTROL}, which has its prior and its rates but not its loss."
         findings.append(above(claim, *([o.last[0] for o in side] for side in (best, control)), tried=tried))
