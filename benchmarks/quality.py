@@ -6,7 +6,8 @@ A run is one thread, so that two of them side by side fill two cores, and its ti
 training counts; sampling and judging do not. A recipe whose learning rate falls is trained for each budget by itself, its rate reaching 0 where the budget ends.
 Recipes were chosen on training images held out, but for the solver and the constant rate of diffusion/edm*: their trials (the rows with settings, and with
 n = 2,000) were judged against the test images, by differences within the error of two runs.
-What is in the file already is not repeated, but the run must be trained anew to come to what is not.
+What is in the file already is not repeated. A run goes on from the checkpoint that `--keep` left of it, where its last judgement stands in the file and its rate
+is constant; else it is trained anew.
 """
 
 from __future__ import annotations
@@ -14,14 +15,45 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pushforward.config import RunConfig
+    from pushforward.data.images import ImageSet
+    from pushforward.training.trainer import Trainer
 
 METRICS = ["frechet", "kid", "precision-recall", "density-coverage", "classes"]
 KEPT = ("frechet", "kid", "precision", "recall", "density", "coverage", "class entropy")
+
+
+def rows_of(out: Path) -> list[dict]:
+    """The judgements that are in the file."""
+    return [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
+
+
+def go_on(
+    config: RunConfig, data: ImageSet, folder: Path, rows: list[dict], first: float
+) -> tuple[Trainer | None, float]:
+    """The run as it was kept and the CPU seconds in it, where it can go on to the first of the budgets; None and 0 where it must start anew."""
+    from pushforward import runs
+    from pushforward.config import dump
+    from pushforward.training import checkpoint
+
+    path, words = checkpoint.newest(folder / "checkpoints"), folder / "config.toml"
+    if path is None or config.train.schedule != "constant" or words.read_text() != dump(config):
+        return None, 0.0
+    minutes = [r["cpu_minutes"] for r in rows if r["steps"] == int(path.name) and "network" not in r]
+    if len(minutes) != 1 or minutes[0] >= first:
+        return None, 0.0
+    trainer = runs.make_trainer(config, data)
+    trainer.restore(path)
+    return trainer, 60 * minutes[0]
 
 
 def one(
@@ -40,6 +72,13 @@ def one(
     config = config_of(recipe, settings, data="mnist", seed=seed)
     data, side = images_of(config), reference("mnist", n=n)
     trainer, spent = None, 0.0
+    if keep is not None:
+        same = [r for r in rows_of(out) if (r["recipe"], r["settings"], r["seed"]) == (recipe, settings, seed)]
+        trainer, spent = go_on(config, data, keep / f"{recipe.replace('/', '-')}-{seed}", same, min(minutes))
+        if trainer is None:  # else a longer run of before would be taken for the newest
+            shutil.rmtree(keep / f"{recipe.replace('/', '-')}-{seed}", ignore_errors=True)
+        else:
+            print(f"{recipe} {seed} goes on from step {trainer.step}", flush=True)
     for budget in sorted(minutes):
         if config.train.schedule != "constant":
             trainer, spent = None, 0.0
@@ -97,10 +136,7 @@ def main() -> None:
     if args.one:
         one(args.recipes[0], args.seeds[0], args.cpu_minutes, args.n, args.settings, args.out, args.keep)
         return
-    lines = args.out.read_text().splitlines() if args.out.exists() else []
-    done = {
-        (r["recipe"], r["seed"], r["cpu_minutes"]) for r in map(json.loads, lines) if r["settings"] == args.settings
-    }
+    done = {(r["recipe"], r["seed"], r["cpu_minutes"]) for r in rows_of(args.out) if r["settings"] == args.settings}
 
     def work(cell: tuple[str, int]) -> None:
         left = [m for m in args.cpu_minutes if (*cell, m) not in done]
