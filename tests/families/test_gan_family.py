@@ -73,11 +73,13 @@ def test_roth_on_a_linear_critic(n: int) -> None:
     torch.testing.assert_close(found, 0.25 * ((1 - real_p) ** 2 + fake_p**2))
 
 
-def test_roth_on_a_quadratic_critic() -> None:
+@pytest.mark.parametrize("n", [1, 64])
+def test_roth_on_a_quadratic_critic(n: int) -> None:
+    """The slope of |x|^2 / 2 is x itself."""
     model = gan(QuadraticCritic(), terms=(term("roth"),))
-    fake = Context(model, batch(64), "discriminator").fake
-    found = model.discriminator_loss(batch(64))["roth"]
-    real, made = batch(64).x.square().sum(1), fake.square().sum(1)
+    fake = Context(model, batch(n), "discriminator").fake
+    found = model.discriminator_loss(batch(n))["roth"]
+    real, made = batch(n).x.square().sum(1), fake.square().sum(1)
     torch.testing.assert_close(found, (1 - torch.sigmoid(real / 2)) ** 2 * real + torch.sigmoid(made / 2) ** 2 * made)
 
 
