@@ -21,7 +21,9 @@ METRICS = ["frechet", "kid", "precision-recall", "density-coverage", "classes"]
 KEPT = ("frechet", "kid", "precision", "recall", "density", "coverage", "class entropy")
 
 
-def one(recipe: str, seed: int, budget: float, precision: str, pictures: Path | None) -> dict[str, object]:
+def one(
+    recipe: str, seed: int, budget: float, precision: str, settings: list[str], pictures: Path | None
+) -> dict[str, object]:
     import torch
 
     torch.set_num_threads(1)
@@ -31,7 +33,7 @@ def one(recipe: str, seed: int, budget: float, precision: str, pictures: Path | 
     from pushforward.labs.contest import averaged, config_of, images_of, train_for
     from pushforward.pictures import save_picture
 
-    config = config_of(recipe, [], data="mnist", seed=seed)
+    config = config_of(recipe, settings, data="mnist", seed=seed)
     config = config.model_copy(update={"train": config.train.model_copy(update={"precision": precision})})  # all alike
     start = time.process_time()
     trainer = train_for(config, images_of(config), budget)
@@ -49,6 +51,7 @@ def one(recipe: str, seed: int, budget: float, precision: str, pictures: Path | 
         "cpu_seconds": round(seconds, 1),
         "budget": budget,
         "precision": precision,
+        **({"settings": settings} if settings else {}),
         "steps": trainer.step,
         "extractor_sha256": side.by.sha256,
         "values": {k: [values[k].value, values[k].stderr] for k in KEPT},
@@ -63,13 +66,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--cpu-seconds", type=float, default=120)
     parser.add_argument("--precision", choices=["no", "bf16"], default="no")
+    parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("docs/results/family.jsonl"))
     parser.add_argument("--pictures", type=Path)
     parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
-        print(json.dumps(one(args.one, args.seeds[0], args.cpu_seconds, args.precision, args.pictures)))
+        print(json.dumps(one(args.one, args.seeds[0], args.cpu_seconds, args.precision, args.settings, args.pictures)))
         return
     from pushforward.config import recipe_names
 
@@ -77,12 +81,17 @@ def main() -> None:
         r for r in recipe_names() if r.startswith("gan/") and "toy" not in r and "stacked" not in r
     ]
     lines = args.out.read_text().splitlines() if args.out.exists() else []
-    done = {(r["recipe"], r["seed"], r["budget"], r.get("precision", "no")) for r in map(json.loads, lines)}
+    done = {
+        (r["recipe"], r["seed"], r["budget"], r.get("precision", "no"))
+        for r in map(json.loads, lines)
+        if r.get("settings", []) == args.settings
+    }
     waiting = [(r, s) for s in args.seeds for r in recipes if (r, s, args.cpu_seconds, args.precision) not in done]
 
     def work(cell: tuple[str, int]) -> None:
         words = [sys.executable, __file__, "--one", cell[0], "--seeds", str(cell[1])]
         words += ["--cpu-seconds", str(args.cpu_seconds), "--precision", args.precision]
+        words += [w for s in args.settings for w in ("--set", s)]
         words += ["--pictures", str(args.pictures)] if args.pictures else []
         ran = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
         if ran.returncode:

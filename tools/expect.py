@@ -50,7 +50,10 @@ def of_family(recipe: str) -> tuple[str, str] | None:
     mine = [
         r
         for r in rows("family.jsonl")
-        if r["recipe"] == recipe and r.get("precision", "no") == "no" and r["budget"] == BUDGET
+        if r["recipe"] == recipe
+        and not r.get("settings")
+        and r.get("precision", "no") == "no"
+        and r["budget"] == BUDGET
     ]
     if not mine:
         return None

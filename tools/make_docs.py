@@ -378,7 +378,7 @@ def family() -> list[str]:
     cells: dict[tuple[float, str], dict[str, dict[int, dict[str, Any]]]] = {}
     for r in map(json.loads, file.read_text().splitlines()):
         group = cells.setdefault((r["budget"], r.get("precision", "no")), {})
-        group.setdefault(r["recipe"], {})[r["seed"]] = r
+        group.setdefault(" ".join([r["recipe"], *r.get("settings", [])]), {})[r["seed"]] = r
     lines = ["## GAN recipes under one budget", ""]
     for (budget, precision), recipes in sorted(cells.items()):
         some = next(iter(next(iter(recipes.values())).values()))
@@ -387,7 +387,7 @@ def family() -> list[str]:
         lines += [
             f"Full MNIST, {budget:.0f} seconds of one CPU thread each, {'float32' if precision == 'no' else precision}, 10,000 samples of averaged weights against the 10,000 test images,",
             f"digit encoder `{some['extractor_sha256'][:12]}`. ± is the standard error between seeds, of the",
-            f"measurement where there is one seed, which says nothing of differences between neighbours. Steps differ between seeds by what the shared machine gave. Made by `{command}`; a row that names settings is of a recipe that had them then.",
+            f"measurement where there is one seed, which says nothing of differences between neighbours. Steps differ between seeds by what the shared machine gave. Made by `{command}`; with `--set KEY=VALUE` where a row names a setting.",
             "",
             row("recipe", "seeds", "CPU s", "steps", *KEPT, "rarest, commonest class"),
             row(*["---"] * (len(KEPT) + 5)),
@@ -401,7 +401,7 @@ def family() -> list[str]:
             values = ["{:.4g} ± {:.2g}".format(*mean(runs, k)) for k in KEPT]
             steps = sorted({f([r["steps"] for r in runs.values()]) for f in (min, max)})
             seconds = sum(r["cpu_seconds"] for r in runs.values()) / len(runs)
-            name = ", ".join(f"`{k}`" for k in (recipe, *next(iter(runs.values())).get("settings", [])))
+            name = ", ".join(f"`{k}`" for k in recipe.split())
             shares = f"{min(r['rarest'] for r in runs.values()):.1%}, {max(r['commonest'] for r in runs.values()):.1%}"
             lines.append(row(name, len(runs), f"{seconds:.0f}", " to ".join(f"{k:,}" for k in steps), *values, shares))
         floor = next(r for r in read("floor")["rows"] if r["n"] == 10_000)["values"]
