@@ -261,6 +261,14 @@ def even_log_grid(schedule: Schedule, steps: int, first: float = 0.95, last: flo
     return grid
 
 
+def even_root_grid(schedule: Schedule, steps: int, first: float = 0.95, last: float = 0.05) -> Tensor:
+    """Equal steps of the ratio's third root between the same ends: each step of log ratio is longer than the one before it."""
+    high = float(schedule.ratio(number(first)))
+    grid = schedule.time(torch.linspace(high ** (1 / 3), last ** (1 / 3), steps + 1, dtype=torch.float64) ** 3)
+    grid[0] = first
+    return grid
+
+
 ORDERS = [
     ("ddim", ddim, 1),
     ("euler", euler, 1),
@@ -289,7 +297,8 @@ def test_a_solvers_error_falls_with_its_stated_order(schedule: Schedule, solve: 
 @pytest.mark.parametrize(
     ("solve", "order"), [*[o[1:] for o in ORDERS], (unipc, 3)], ids=[*[o[0] for o in ORDERS], "unipc-3"]
 )
-def test_orders_hold_on_a_mixture_too(solve: Callable, order: int) -> None:
+@pytest.mark.parametrize("grid_of", [even_log_grid, even_root_grid])
+def test_orders_hold_on_a_mixture_too(solve: Callable, order: int, grid_of: Callable) -> None:
     schedule = VP()
     denoiser = MixtureDenoiser(torch.tensor([[-1.0, 0.0], [1.0, 0.5]]).double(), 0.4, schedule)
     x = torch.randn(64, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -309,9 +318,14 @@ def test_orders_hold_on_a_mixture_too(solve: Callable, order: int) -> None:
     truth = alpha_last * torch.from_numpy(solved.y[:, -1]).reshape(-1, 2)
     steps, errors = (32, 64, 128), []
     for n in steps:
-        errors.append(float((final(solve(denoiser, x, even_log_grid(schedule, n))) - truth).norm()))
+        errors.append(float((final(solve(denoiser, x, grid_of(schedule, n))) - truth).norm()))
     slope = np.polyfit(np.log(steps), np.log(errors), 1)[0]
-    assert -slope == pytest.approx(order, abs=0.3)
+    if (
+        solve is unipc
+    ):  # no less than 3: the first steps, which have no past, hold it there in the limit, and hardly err here
+        assert 2.7 < -slope < 4.5
+    else:
+        assert -slope == pytest.approx(order, abs=0.3)
 
 
 @schedules
@@ -346,7 +360,7 @@ def test_every_solver_lands_on_the_only_point_there_is(schedule: Schedule) -> No
 @schedules
 @pytest.mark.parametrize("name", sorted(SOLVERS.keys() - {"renoise"}))  # which is for posteriors: no law is its limit
 def test_samples_follow_the_mixture(schedule: Schedule, name: str) -> None:
-    """Two-sample test: the share of each mode, and the law within it, by Kolmogorov and Smirnov."""
+    """The share of each mode, and the joint law within it: along four lines and in its radius, by Kolmogorov and Smirnov."""
     entry = SOLVERS[name]
     means, sd = torch.tensor([[-0.7, 0.3], [0.6, -0.2]]).double(), 0.15
     denoiser = MixtureDenoiser(means, sd, schedule, weights=torch.tensor([0.25, 0.75]).double())
@@ -362,8 +376,11 @@ def test_samples_follow_the_mixture(schedule: Schedule, name: str) -> None:
     # VP and DDPM end with a little data left, which shifts the start: their shares are off by what N(0, sigma) forgets
     assert share == pytest.approx(0.75, abs=4 * math.sqrt(0.75 * 0.25 / n) + 0.01)
     for k in range(2):
-        z = ((found[near == k] - means[k]) / sd).flatten().numpy()
-        assert stats.kstest(z, "norm").pvalue > 1e-3, (name, k)
+        z = ((found[near == k] - means[k]) / sd).numpy()
+        for angle in range(0, 180, 45):
+            along = z @ [math.cos(math.radians(angle)), math.sin(math.radians(angle))]
+            assert stats.kstest(along, "norm").pvalue > 1e-3, (name, k, angle)
+        assert stats.kstest((z**2).sum(1), "chi2", args=(2,)).pvalue > 1e-3, (name, k)
 
 
 def test_ddim_with_eta_1_is_ddpm() -> None:
