@@ -13,7 +13,16 @@ from torch import Tensor
 from pushforward.families.diffusion.denoisers import Counted, Denoiser, EmpiricalDenoiser, GaussianDenoiser, levels
 from pushforward.families.diffusion.guidance import Autoguidance, ClassifierFree, Clipped, DynamicThreshold
 from pushforward.families.diffusion.operators import OPERATORS, LinearOperator, Mask, Operator, count_photons, measure
-from pushforward.families.diffusion.posterior import DPS, METHODS, MMPS, PiGDM, Proximal, ddrm, repaint
+from pushforward.families.diffusion.posterior import (
+    DPS,
+    METHODS,
+    MMPS,
+    PiGDM,
+    Proximal,
+    ddrm,
+    repaint,
+    sample_posterior,
+)
 from pushforward.families.diffusion.schedules import VP, DiscreteDDPM, Rectified, log_snr_grid, uniform_grid
 from pushforward.families.diffusion.solvers import ancestral, ddim, final, heun, renoise, start
 from pushforward.randomness import SampleStream
@@ -161,6 +170,22 @@ def test_posterior_samples_have_the_exact_mean_and_covariance(method: str) -> No
     torch.testing.assert_close(found.T.cov(), covariance, rtol=0, atol=4 * math.sqrt(2 / n) * float(covariance.max()))
 
 
+@pytest.mark.parametrize("method", ["mmps", "pigdm"])
+def test_the_methods_own_solver_grid_and_steps_draw_from_the_exact_posterior(method: str) -> None:
+    """As `pushforward restore` runs them."""
+    plain, operator, y, noise, mean, covariance = gaussian_problem(isotropic=method == "pigdm")
+    n, entry = 6000, METHODS[method]
+    grid, stream = entry.grid(plain.schedule, entry.steps), SampleStream(0, torch.arange(n))
+    x = start(plain.schedule, (n, 1, 2, 2), grid, generator=stream).double()
+    ys = y.reshape(1, 1, 2, 2).expand(n, -1, -1, -1)
+    own = {"iterations": 4} if method == "mmps" else {"data_sd": 0.5}
+    steps = sample_posterior(method, AsImages(plain), operator, ys, x, grid, noise=noise, generator=stream, **own)
+    found = final(steps).flatten(1)
+    error = covariance.diagonal().sqrt() / math.sqrt(n)
+    assert ((found.mean(dim=0) - mean).abs() < 4 * error + 0.004).all()
+    torch.testing.assert_close(found.T.cov(), covariance, rtol=0, atol=4 * math.sqrt(2 / n) * float(covariance.max()))
+
+
 def test_dps_with_ancestral_is_the_papers_algorithm() -> None:
     """x' = ancestral step - zeta grad ||y - A(D(x))||, written out here from the paper."""
     plain, operator, y, _, _, _ = gaussian_problem(isotropic=False)
@@ -234,8 +259,6 @@ def solve_method(
     noise: float,
     generator: SampleStream,
 ):  # type: ignore[no-untyped-def]
-    from pushforward.families.diffusion.posterior import sample_posterior
-
     return sample_posterior(method, denoiser, operator, y, x, grid, noise=noise, generator=generator)
 
 
