@@ -29,6 +29,7 @@ from pushforward.labs import (
     contest,
     energies,
     energy_regulariser,
+    exact_posterior,
     langevin_steps,
     memorisation,
     mixture_priors,
@@ -174,6 +175,34 @@ def test_the_plane_lab_turns_its_knobs(tmp_path: Path, monkeypatch: pytest.Monke
     assert widths == [1.0, 1.2, 1.4]
     points = json.loads((tmp_path / "lab/plane.json").read_text())["points"]
     assert list(points) == ["truncation", "wider latents", "best of", "rejection"] and len(found) == 9
+
+
+def test_verdicts_of_the_posterior_lab() -> None:
+    good, biased, narrow = (
+        {"bias, seen": 0.01, "width, seen": w, "bias, hidden": b, "width, hidden": 1.0}
+        for b, w in ((0.01, 0.99), (0.3, 1.0), (0.01, 0.8))
+    )
+    found = dict.fromkeys([*exact_posterior.NAMES, "pigdm, white"], good)
+    assert verdicts(exact_posterior.findings(found, 10_000)) == [YES] * 7
+    assert verdicts(exact_posterior.findings(found, 400)) == [MAYBE] * 7
+    told = verdicts(exact_posterior.findings(found | {"mmps": biased, "ddrm": narrow}, 10_000))
+    assert told == [NO, YES, YES, YES, NO, YES, YES]
+
+
+def test_the_posterior_lab_knows_its_posterior() -> None:
+    """Against many draws of image and measurement, those kept whose measurement is near."""
+    problem = exact_posterior.Problem(exact_posterior.covariance(1.2), 0.2, 0)
+    g = torch.Generator().manual_seed(1)
+    x = torch.randn(40_000, 36, generator=g, dtype=torch.float64) @ torch.linalg.cholesky(problem.prior).T
+    y = problem.seen * (x + 0.2 * torch.randn(40_000, 36, generator=g, dtype=torch.float64))
+    left = x - y[:, problem.seen] @ torch.linalg.lstsq(y[:, problem.seen], x).solution  # what y leaves open
+    torch.testing.assert_close(left.T.cov(), problem.covariance, rtol=0, atol=0.006)
+    guess = problem.y[problem.seen] @ torch.linalg.lstsq(y[:, problem.seen], x).solution
+    torch.testing.assert_close(guess, problem.mean, rtol=0, atol=0.02)
+    exact = problem.mean + torch.randn(40_000, 36, generator=g, dtype=torch.float64) @ torch.linalg.cholesky(problem.covariance).T  # fmt: skip
+    assert problem.judge(exact) == pytest.approx(
+        {"bias, seen": 0, "width, seen": 1, "bias, hidden": 0, "width, hidden": 1}, abs=0.015
+    )
 
 
 def test_verdicts_of_diffusion_and_judging_labs() -> None:
@@ -437,6 +466,8 @@ def test_no_lab_slices_the_head_of_a_set(name: str) -> None:
         ("memorisation", {"n": 0}, "at least 2"),
         ("solvers-order", {"points": 0}, "at least 1"),
         ("solvers-order", {"longest": 8}, "at least 64"),
+        ("exact-posterior", {"n": 10}, "at least 100"),
+        ("exact-posterior", {"steps": 0.0}, "above 0"),
         ("precision-recall-plane", {"n": 0}, "at least 2"),
         ("langevin-steps", {"run": ","}, "at least one folder"),
         ("langevin-steps", {"longest": 100}, "at least 256"),

@@ -113,6 +113,9 @@ LABS: dict[str, Lab] = {
         "What does classifier-free guidance buy, and what does it cost?",
         {"width": 16, "train_steps": 60, "n": 40, "steps": 4},
     ),
+    "exact-posterior": Lab(
+        "Diffusion", "Which methods draw from the posterior, where one knows it?", {"n": 200, "steps": 1.0}
+    ),
     "dps-steps": Lab(
         "Diffusion",
         "How many steps does posterior sampling need?",
