@@ -42,11 +42,14 @@ def go_on(
 ) -> tuple[Trainer | None, float]:
     """The run as it was kept and the CPU seconds in it, where it can go on to the first of the budgets; None and 0 where it must start anew."""
     from pushforward import runs
-    from pushforward.config import dump
+    from pushforward.config import parse, read
     from pushforward.training import checkpoint
 
-    path, words = checkpoint.newest(folder / "checkpoints"), folder / "config.toml"
-    if path is None or config.train.schedule != "constant" or words.read_text() != dump(config):
+    path = checkpoint.newest(folder / "checkpoints")
+    if path is None or config.train.schedule != "constant":
+        return None, 0.0
+    both = (config, parse(read(folder / "config.toml"), "config.toml"))
+    if len({json.dumps(c.model_dump(mode="json", exclude={"about", "expect"}), sort_keys=True) for c in both}) > 1:
         return None, 0.0
     minutes = [r["cpu_minutes"] for r in rows if r["steps"] == int(path.name) and "network" not in r]
     if len(minutes) != 1 or minutes[0] >= first:
