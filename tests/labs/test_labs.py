@@ -245,17 +245,22 @@ def test_verdicts_of_the_solver_lab() -> None:
 
 
 def test_verdicts_of_the_guidance_lab() -> None:
-    def outcome(accuracy: float, frechet: float, recall: float) -> guidance_scale.Outcome:
-        return guidance_scale.Outcome(accuracy, 0.0, measured(frechet=frechet, recall=recall))
+    def outcome(accuracy: float, frechet: float, recall: float, saturated: float = 0.1) -> guidance_scale.Outcome:
+        values = measured(frechet=frechet, recall=recall) | measured(**{guidance_scale.SATURATION: saturated})
+        return guidance_scale.Outcome(accuracy, values)
 
     table = {f"s = {s:g}": outcome(0.9, 20.0, 0.7) for s in guidance_scale.SCALES}
     table["s = 3"] = outcome(0.99, 20.0, 0.7)
-    table["s = 100"] = outcome(1.0, 90.0, 0.1)
-    table["s = 7.5"] = outcome(1.0, 50.0, 0.4)
-    for name, frechet in (("interval", 30.0), ("rescale", 50.5), ("parallel", 70.0)):
-        table[f"s = 7.5, {name}"] = outcome(1.0, frechet, 0.4)
-    verdicts = [f.verdict for f in guidance_scale.findings(table, 1000)]
-    assert verdicts == ["supported", "supported", "supported", "supported", "unclear", "not supported"]
+    table["s = 100"] = outcome(1.0, 90.0, 0.1, 20.0)
+    table["s = 7.5"], table["s = 30"] = outcome(1.0, 50.0, 0.4), outcome(1.0, 70.0, 0.4, 10.0)
+    for name, lower in (("interval", 30.0), ("rescale", 0.1), ("parallel", -20.0)):
+        for s in (7.5, 30, 100):
+            bare = table[f"s = {s:g}"].values
+            table[f"s = {s:g}, {name}"] = outcome(1.0, bare["frechet"].value - lower, 0.4, 0.1)
+    found = guidance_scale.findings(table, 1000)
+    frechet = ["supported", "unclear", "not supported"]
+    assert [f.verdict for f in found] == ["supported"] * 4 + [v for f in frechet for v in (f, "unclear")]
+    assert [w.rpartition(", ")[2].rstrip(".") for w in found[5].evidence.split("; ")] == ["unclear", "supported", "supported"]  # fmt: skip
 
 
 def test_verdicts_of_the_posterior_lab() -> None:
@@ -279,8 +284,8 @@ def test_the_diffusion_labs_run_small(tmp_path: Path, monkeypatch: pytest.Monkey
     table = json.loads((tmp_path / "s/solvers.json").read_text())["solvers"]
     assert table["Heun-6"]["evaluations"] == 11
     found = labs.run_lab("guidance-scale", tmp_path / "g", quiet=True, train_steps=2, n=20, steps=2)
-    assert len(found) == 6
-    assert len(json.loads((tmp_path / "g/guidance.json").read_text())["settings"]) == 9
+    assert len(found) == 10
+    assert len(json.loads((tmp_path / "g/guidance.json").read_text())["settings"]) == 15
     monkeypatch.setattr(dps_steps, "STEPS", {"dps": (6, 3), "diffpir": (3,), "mmps": (3,), "pigdm": (3,)})
     found = labs.run_lab("dps-steps", tmp_path / "p", quiet=True, run=str(tmp_path / "s/run"), n=2, rounds=1)
     assert len(found) == 5
