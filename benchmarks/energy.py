@@ -15,10 +15,12 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 KEPT = ("frechet", "precision", "recall", "class entropy")
+CALM = 0.005  # noise of a move in Lippe's tutorial, whose chains drift by 11.5 in 2,048 moves
 LENGTHS = [((60, 256), 10_000), ((1024,), 1_000), ((4096,), 500)]  # moves, of one walk, and samples
 
 
@@ -90,6 +92,11 @@ def one(
     start = to_model(some(images_of(config, "test"), 200))
     with computing_in(config.train.precision):
         found["drift"] = drift(model, start, (60, 256) if quick else (60, 256, 512, 1024, 2048), seed=seed)
+
+    own = model.sampler.noise
+    with computing_in(config.train.precision):
+        found["calm_drift"] = drift(model, start, (256,) if quick else (256, 2048), seed=seed, noise=CALM)
+    model.sampler = replace(model.sampler, noise=own)
 
     # from noise: moves until the classifier is sure, and stays so, by the digit that it ends as
     with computing_in(config.train.precision):

@@ -526,7 +526,7 @@ def energy() -> list[str]:
         "## Energy models",
         "",
         "Full MNIST, one thread a run; Frechet distance of chains from noise after so many moves, against the 10,000 test images (10,000 chains up to 256 moves, 1,000 or 500 beyond: their floor",
-        "is higher); drift is the mean distance from the test digit that a chain began at. Made by `python benchmarks/energy.py`.",
+        "is higher); drift is the mean distance from the test digit that a chain began at, of the recipe's sampler and of calm chains (noise .005 a move, as in the tutorial whose chains go 11.5). Made by `python benchmarks/energy.py`.",
         "",
         row(
             "recipe",
@@ -538,8 +538,9 @@ def energy() -> list[str]:
             "recall (256)",
             "rarest class (256)",
             "drift after 256, 2,048",
+            "of calm chains",
         ),
-        row(*["---"] * (8 + len(lengths))),
+        row(*["---"] * (9 + len(lengths))),
     ]
     for r in runs:
         cells = [
@@ -552,6 +553,7 @@ def energy() -> list[str]:
                 f"`{r['recipe']}`" + (f" ({', '.join(r['settings'])})" if r["settings"] else ""),
                 r["seed"], f"{r['cpu_seconds'] / 60:.1f}", f"{r['steps']:,}", r["retries"], *cells, f"{at['values']['recall'][0]:.2f}", f"{at['rarest']:.1%}",
                 f"{r['drift']['256']:.1f}, {'-' if far is None else f'{far:.1f}'}",
+                ", ".join(f"{v:.1f}" for v in r.get("calm_drift", {}).values()) or "-",
             )
         )  # fmt: skip
     named = [

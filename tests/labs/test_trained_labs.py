@@ -508,6 +508,10 @@ def test_chains_drift_as_their_energy_says_and_digits_are_recognised() -> None:
     last, when = energies.recognised(model, 5, 64)
     assert set(last.tolist()) == {int(test.labels[0])}  # type: ignore[index]
     assert ((when > 0) & (when <= 48)).all()
+    with torch.no_grad():
+        model.network.at.zero_()  # type: ignore[union-attr, operator]
+    spread = 0.1 * 28 / (1 - 0.75**2) ** 0.5  # at rest, of a chain with noise .1 that is pulled back by a quarter
+    assert energies.drift(model, start, [60], noise=0.1)[60] == pytest.approx(spread, rel=0.05)
 
 
 def test_samples_along_one_walk_are_those_of_each_length() -> None:

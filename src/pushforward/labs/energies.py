@@ -19,9 +19,19 @@ from pushforward.randomness import SampleStream, derive_seed
 SURE, EVERY = 0.9, 16  # probability from which a digit is recognised, and moves between looks
 
 
-def drift(model: EnergyModel, start: Tensor, moves: Sequence[int], *, seed: int = 0) -> dict[int, float]:
-    """Mean L2 distance of chains from where they began, in the model's range, after some numbers of moves."""
-    change_sampler(model, None, [f"steps={max(moves)}"])
+def drift(
+    model: EnergyModel, start: Tensor, moves: Sequence[int], *, seed: int = 0, noise: float | None = None
+) -> dict[int, float]:
+    """Mean L2 distance of chains from where they began, in the model's range, after some numbers of moves.
+
+    Args:
+        model: Its sampler keeps the number of moves, and the noise, for later calls.
+        start: (B, C, H, W).
+        moves: After which to look.
+        seed: Of the moves.
+        noise: Standard deviation of the moves' noise; the sampler's own when None.
+    """
+    change_sampler(model, None, [f"steps={max(moves)}", *([] if noise is None else [f"noise={noise}"])])
     chains = model.walk(start, generator=SampleStream(seed, torch.arange(len(start))))
     return {k: float((c.x - start).flatten(1).norm(dim=1).mean()) for k, c in enumerate(chains, 1) if k in moves}
 
