@@ -106,32 +106,6 @@ def quality() -> list[str]:
             stem = f"quality-{recipe.replace('/', '-')}-{last:g}.png"
             if (DOCS / "results" / stem).exists():
                 lines += [f"`{recipe}`, {last:g} CPU minutes:", "", f"![{recipe}](results/{stem})", ""]
-    for old in sorted((DOCS / "results").glob("quality-*.json")):
-        found = json.loads(old.read_text())
-        lines += [
-            f"## Quality against training time, both threads: `{found['recipe']}`",
-            "",
-            f"Seed {found['seed']}, {found['threads']} threads, {found['n']:,} samples against the {found['n']:,} test images, digit encoder `{found['extractor_sha256'][:12]}`. Made by an earlier `benchmarks/quality.py`:",
-            f"`python {found['command']}`.",
-            "",
-            row("", "step", "Frechet distance", "precision", "recall", "rarest and commonest class"),
-            row(*["---"] * 6),
-        ]
-        for at in found["at"]:
-            v = at["values"]
-            shares = [m["value"] for k, m in v.items() if k.startswith("class ") and k[6:].isdigit()]
-            lines.append(
-                row(
-                    f"{at['minutes']:g} min",
-                    f"{at['step']:,}",
-                    *(cell(v, k) for k in ("frechet", "precision", "recall")),
-                    f"{min(shares):.1%}, {max(shares):.1%}",
-                )
-            )
-        for rung, v in found["floor"].items():
-            lines.append(row(f"*{rung}*", "", *(cell(v, k) for k in ("frechet", "precision", "recall")), ""))
-        minutes = found["at"][-1]["minutes"]
-        lines += ["", f"![after {minutes:g} minutes](results/{old.stem}-{minutes:g}min.png)", ""]
     return lines
 
 
