@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import tomllib
 from pathlib import Path
 
@@ -231,3 +232,37 @@ def test_fewer_steps_than_taken_are_refused_on_resume(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="4 steps already"):
         runs.train(parse(override(table, ["train.steps=2"]), "test"), tmp_path / "run", resume=True, quiet=True)
     assert (tmp_path / "run/config.toml").read_text() == before
+
+
+PUBLISHED = [
+    ("gan/wgan", "discriminator_steps=5 weight_clip=0.01", "rmsprop lr=5e-05"),
+    ("gan/wgan-gp", "discriminator_steps=5 interpolate-penalty.weight=10", "adam lr=0.0004 betas=0.5,0.9"),
+    ("gan/lsgan", "objective.factor=0.5", "adam lr=0.0004"),
+    ("gan/cn-lsgan", "objective.factor=1 interpolate-penalty.weight=0.01 data-anchor.weight=0.001", "adam"),
+    ("gan/bcr", "consistency-real.weight=10 consistency-fake.weight=10", "adam"),
+    ("gan/zcr", "latent-consistency.weight=5 latent-diversity.weight=0.5 latent-diversity.sd=0.03", "adam"),
+    ("gan/icr", "consistency-real.weight=10 consistency-fake.weight=10 latent-consistency.weight=5 latent-diversity.weight=0.5 latent-consistency.sd=0.03", "adam"),
+    ("gan/gm-gan", "prior.components=8 prior.layout=circle prior.spread=2 prior.sd=1 prior.dim=100", "adam"),
+    ("gan/gm-gan-uniform", "prior.components=10 prior.layout=uniform prior.spread=0.1 prior.sd=0.15", "adam"),
+    ("gan/gm-gan-dynamic", "prior.learned=True", "adam"),
+]  # fmt: skip
+"""Constants of the papers and of the reference runs: recipe, what the model has, what the discriminator's optimiser has."""
+
+
+@pytest.mark.parametrize(("recipe", "model", "optimiser"), PUBLISHED, ids=[r for r, *_ in PUBLISHED])
+def test_recipes_have_their_papers_constants(recipe: str, model: str, optimiser: str) -> None:
+    config = resolve(load_recipe(recipe, data="mnist-5k"))
+    terms = {t["name"]: t for t in config.model["terms"]}
+    for pair in model.split():
+        path, _, text = pair.partition("=")
+        *parents, key = path.split(".")
+        table = config.model if not parents else terms.get(parents[0]) or config.model[parents[0]]
+        assert table[key] == (text if key == "layout" else ast.literal_eval(text)), pair
+    name, *options = optimiser.split()
+    assert config.optimiser["discriminator"]["name"] == name
+    for pair in options:
+        key, _, text = pair.partition("=")
+        value = config.optimiser["discriminator"][key]
+        assert (list(value) if key == "betas" else value) == (
+            [float(v) for v in text.split(",")] if key == "betas" else float(text)
+        )

@@ -83,6 +83,20 @@ def test_roth_on_a_quadratic_critic(n: int) -> None:
     torch.testing.assert_close(found, (1 - torch.sigmoid(real / 2)) ** 2 * real + torch.sigmoid(made / 2) ** 2 * made)
 
 
+@pytest.mark.parametrize("name", ["r1", "r2", "roth", "dragan", "interpolate-penalty"])
+def test_penalties_are_in_float32_outside_autocast(name: str) -> None:
+    torch.manual_seed(0)
+    model = gan(
+        nn.Sequential(nn.Linear(4, 64), nn.LeakyReLU(0.2), nn.Linear(64, 1), nn.Flatten(0)), terms=(term(name),)
+    )
+    plain = model.discriminator_loss(batch(64))[name]
+    with torch.autocast("cpu", torch.bfloat16):
+        found = model.discriminator_loss(batch(64))
+    assert found[name].dtype == torch.float32
+    # Roth's weights p are those of the logits at hand, which bfloat16 rounds; slopes are not rounded
+    torch.testing.assert_close(found[name], plain, rtol=0.02 if name == "roth" else 1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("n", [1, 64])
 def test_dragan(n: int) -> None:
     """On a linear critic (5 - 1)^2; on |x|^2 / 2 the slope is the noisy point itself, so without noise (|x| - 1)^2."""
@@ -300,6 +314,17 @@ def test_unrolling_by_no_step_is_the_plain_gan_bit_for_bit(monkeypatch: pytest.M
     assert all(torch.equal(plain[k], zero[k]) for k in plain)
     ahead = weights_after(config(unroll_steps=2))
     assert any(not torch.equal(plain[k], ahead[k]) for k in plain)
+
+
+def test_looking_ahead_leaves_power_iterations_alone() -> None:
+    critic = MLPDiscriminator(shape=(4,), hidden=(8,), norm="spectral").train()
+    model = gan(critic, unroll_steps=3, unroll_rate=0.1).train()
+    before = {k: v.clone() for k, v in critic.state_dict().items()}
+    model.generator_loss(batch(16))["adversarial"].mean().backward()
+    assert any("_u" in k for k in before)
+    assert all(torch.equal(before[k], v) for k, v in critic.state_dict().items())
+    model.discriminator_loss(batch(16))
+    assert any(not torch.equal(before[k], v) for k, v in critic.state_dict().items())
 
 
 def test_unrolling_two_steps_against_autograd_by_hand() -> None:
@@ -552,6 +577,14 @@ def test_conditional_gans_train_and_sample_by_label(objective: str) -> None:
 
 
 # --- priors ---------------------------------------------------------------------------------------------------
+
+
+def test_version_2s_means_fill_their_box() -> None:
+    """Uniform on [-c, c] in every coordinate: both halves, up to the ends, sd c / sqrt(3)."""
+    means = GaussianMixture(dim=100, components=10, layout="uniform", spread=0.1, sd=0.15).means
+    assert 0.099 < float(means.max()) <= 0.1 and -0.1 <= float(means.min()) < -0.099
+    assert float(means.mean()) == pytest.approx(0, abs=4 * 0.1 / math.sqrt(3 * 1000))
+    assert float(means.std()) == pytest.approx(0.1 / math.sqrt(3), rel=0.06)
 
 
 @pytest.mark.parametrize("layout", ["circle", "uniform"])

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from oracles import AffineGenerator, LinearCritic
-from scipy import stats
+from scipy import integrate, stats
 from torch import Tensor
 
 from pushforward.errors import NotSupported
@@ -44,6 +44,37 @@ def test_a_larger_gamma_keeps_fewer() -> None:
     assert rates[0] > rates[1] > rates[2]
     by_percentile = rejection(propose, 500, percentile=95, burn_in=5000).acceptance
     assert by_percentile < rates[1]
+
+
+@pytest.mark.parametrize("percentile", [50.0, 80.0, 95.0])
+def test_the_percentile_sets_gamma(percentile: float) -> None:
+    """Log ratios log u, u uniform up to the largest, 0, have F = log u - log(1 - u): its percentile p is the logit of p."""
+
+    def uniform(stream: SampleStream) -> tuple[Tensor, Tensor]:
+        u = stream.uniform((len(stream), 1)).clamp(min=1e-6)
+        return u, torch.where(stream.index == 0, 0.0, u[:, 0].double().log())
+
+    found = rejection(uniform, 3000, percentile=percentile, burn_in=1000, batch=2000)
+    q = percentile / 100
+    kept, _ = integrate.quad(lambda u: u * (1 - q) / (u * (1 - q) + q * (1 - u)), 0, 1)
+    assert found.acceptance == pytest.approx(kept, rel=4 / math.sqrt(3000) + 0.03)
+
+
+def test_drs_takes_a_gamma_of_0_for_exact_rejection() -> None:
+    model = GAN(
+        generator=AffineGenerator(2.0, 1.0),
+        discriminator=LinearCritic(torch.ones(4)),
+        prior=Normal(dim=4),
+        objective=losses.non_saturating(),
+    )
+
+    def alike(x: Tensor) -> Tensor:  # data and model are one: all are kept
+        return torch.zeros(len(x))
+
+    assert sampling.drs(model, 100, alike, gamma=0.0, burn_in=500).acceptance == 1.0
+    fewer = sampling.drs(model, 100, alike, gamma=19.0, burn_in=500).acceptance  # F is -log epsilon = 18.4
+    assert 0.1 < fewer < 0.6
+    assert sampling.drs(model, 100, alike, burn_in=500).acceptance == pytest.approx(0.5, abs=0.2)
 
 
 def test_acceptance_by_hand() -> None:
