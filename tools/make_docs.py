@@ -289,7 +289,7 @@ def collapse() -> list[str]:
         "## Mode collapse on Gaussians in the plane",
         "",
         "The plain GAN, looking ahead and packing are trained on the unrolled GAN's base (`labs/mode_collapse.py` lists the papers' networks and ours), for fewer steps than",
-        "any of the papers, so compare with their figures in kind only. `toy-r3gan` differs in all of that, and in its latents (a learned mixture of 25) and rates that fall: what its loss does is seen beside `toy-mixture`, which has the rest.",
+        "any of the papers, so compare with their figures in kind only. `toy-r3gan` differs in all of that, and in its latents (a learned mixture of 25, whose means begin at one draw for all seeds) and rates that fall: what its loss does is seen beside `toy-mixture`, which has the rest.",
         "One sample in a hundred on a mode is enough to find it, so that noise finds many: a repair must also put most samples on modes.",
         "",
     ]

@@ -81,7 +81,7 @@ class GaussianMixture(Prior):
         dim: Dimension of a latent.
         components: How many.
         layout: "circle": means evenly spaced on a circle in the first two dimensions, zero elsewhere (version 1); "uniform": each coordinate
-            uniform in [-spread, spread] (version 2).
+            uniform in [-spread, spread] (version 2), the same draw in every run.
         spread: The circle's radius, or half the side of the cube.
         sd: Of each component.
         learned: Means and scales are parameters that move with the generator ("dynamic").

@@ -14,6 +14,7 @@ What is in print, and what is here:
 - Ours: `toy` is in the manner of the first, with ReLU, orthogonal weights of gain 0.8 and points divided by 4 before the discriminator, for fewer steps;
   `toy-unrolled` and `toy-pac*` differ from it in one thing each. `toy-r3gan` differs in more: equal rates that decay, 2 latents from a learned
   mixture of 25, batches of 128, PyTorch's first weights; `toy-mixture` is its control, with all of that and the non-saturating loss.
+  The means of the mixture begin at one draw for all seeds.
 
 Figures in print stand beside ours as a reminder, not as a target: they come of other networks, rates and steps. They are of the last weights, and so
 are our comparisons; averaged weights, which one would sample from, are judged beside them (those of a generator that hops from mode to mode lie
