@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
+import json
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -772,6 +774,17 @@ def test_any_objective_with_any_term_and_any_prior_trains(objective: str, name: 
             config(objective=objective, terms=[{"name": name, "weight": weight}], prior={**table, "dim": 8}), steps=20
         )
         assert all(torch.isfinite(w).all() for w in weights.values())
+        assert differ(weights, plain_weights(objective, json.dumps(table)))
+
+
+@functools.cache
+def plain_weights(objective: str, prior: str) -> dict[str, Tensor]:
+    return weights_after(config(objective=objective, prior={**json.loads(prior), "dim": 8}), steps=20)
+
+
+def differ(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    """Whether what was added has done anything at all."""
+    return any(not torch.equal(a[k], b[k]) for k in a.keys() & b.keys())
 
 
 @pytest.mark.parametrize("objective", build.gan.OBJECTIVES)
@@ -795,6 +808,7 @@ def test_any_objective_with_any_trick_trains(objective: str, options: dict) -> N
         return
     weights = weights_after(config(objective=objective, **options), steps=20)
     assert all(torch.isfinite(w).all() for w in weights.values())
+    assert differ(weights, weights_after(config(objective=objective), steps=20))
 
 
 @pytest.mark.parametrize(
