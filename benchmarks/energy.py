@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -25,7 +26,7 @@ LENGTHS = [((60, 256), 10_000), ((1024,), 1_000), ((4096,), 500)]  # moves, of o
 
 
 def one(
-    recipe: str, seed: int, minutes: float, settings: list[str], pictures: Path | None, quick: bool
+    recipe: str, seed: int, minutes: float, settings: list[str], pictures: Path | None, quick: bool, keep: Path | None
 ) -> dict[str, Any]:
     import torch
 
@@ -54,7 +55,8 @@ def one(
     rest = [f"train.steps={steps}", f"train.sample_every={steps}", f"train.checkpoint_every={max(100, steps // 20)}"]
     rest.append(f'train.precision="{config.train.precision}"')
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "run"
+        out = (keep or Path(folder)) / f"{name}-{seed}"
+        shutil.rmtree(out, ignore_errors=True)  # a run of before
         began = time.process_time()
         runs.train(load_recipe(recipe, [*settings, *rest], data="mnist"), out, quiet=True)
         seconds = time.process_time() - began
@@ -127,11 +129,22 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("docs/results/energy.jsonl"))
     parser.add_argument("--pictures", type=Path)
+    parser.add_argument("--keep", type=Path, help="folder for the trained runs, for labs to look at")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
         print(
-            json.dumps(one(args.recipes[0], args.seeds[0], args.cpu_minutes, args.settings, args.pictures, args.quick))
+            json.dumps(
+                one(
+                    args.recipes[0],
+                    args.seeds[0],
+                    args.cpu_minutes,
+                    args.settings,
+                    args.pictures,
+                    args.quick,
+                    args.keep,
+                )
+            )
         )
         return
     lines = args.out.read_text().splitlines() if args.out.exists() else []
@@ -153,6 +166,7 @@ def main() -> None:
         ]
         words += [w for s in args.settings for w in ("--set", s)] + (["--quick"] if args.quick else [])
         words += ["--pictures", str(args.pictures)] if args.pictures else []
+        words += ["--keep", str(args.keep)] if args.keep else []
         ran = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
         if ran.returncode:
             print(f"{cell[0]} seed {cell[1]} failed: {ran.stderr.strip().splitlines()[-1]}", flush=True)
