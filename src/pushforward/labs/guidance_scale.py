@@ -131,12 +131,12 @@ def outcome(x: Tensor, labels: Tensor, side: Any) -> Outcome:
 def findings(found: dict[str, Outcome], n: int) -> list[Finding]:
     """The claims: guidance sharpens the class, too much of it costs quality and diversity, each repair helps."""
     plain, some, much = (found[f"s = {s:g}"] for s in (1.0, 3.0, 100.0))
-    error = math.sqrt(max(plain.accuracy * (1 - plain.accuracy), 1 / n) * 2 / n)
-    gain = some.accuracy - plain.accuracy
+    right = [round(o.accuracy * n) for o in (plain, some)]
+    sure = stats.fisher_exact([[right[0], n - right[0]], [right[1], n - right[1]]]).pvalue < 0.05 / TESTS
     out = [
         Finding(
             "Guidance of 3 makes more samples of the class that was asked for.",
-            _verdict(gain, error),
+            "unclear" if not sure else "supported" if right[1] > right[0] else "not supported",
             f"{plain.accuracy:.3f} without, {some.accuracy:.3f} with it.",
         )
     ]
