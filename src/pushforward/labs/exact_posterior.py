@@ -3,7 +3,7 @@
 Small images with neighbours that resemble each other (a Gaussian of squared-exponential covariance) lose a box in their middle, and the rest is measured with noise. The denoiser is exact, so
 that what is wrong is the method's own: what it takes p(y | x_t) for. Each goes its own solver, grid and number of steps; MMPS and PiGDM, which have a limit of many steps, four times as many.
 Seen pixels and hidden ones are judged apart: where the draws' mean is, in the posterior's standard deviations, and how wide they are beside it. The ellipses hold 86 % of the posterior.
-RePaint is told nothing of the noise, and takes what was measured for the truth; DPS neither, and its one step length for all (`zeta`) is chosen by eye on photographs.
+RePaint is told nothing of the noise, and takes what was measured for the truth; DPS neither, and the length of its steps (`zeta`) is a number that its paper sets task by task.
 
 Reference: Chung et al. 2023, arXiv 2209.14687 (DPS); Song et al. 2023 (PiGDM); Rozet et al. 2024, arXiv 2405.13712 (MMPS); Zhu et al. 2023, arXiv 2305.08995 (DiffPIR); Kawar et al. 2022, arXiv 2201.11793 (DDRM); Lugmayr et al. 2022, arXiv 2201.09865 (RePaint).
 """
