@@ -129,7 +129,11 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("docs/results/energy.jsonl"))
     parser.add_argument("--pictures", type=Path)
-    parser.add_argument("--keep", type=Path, help="folder for the trained runs, for labs to look at")
+    parser.add_argument(
+        "--keep",
+        type=Path,
+        help="folder for the trained runs, for labs to look at; one of the same recipe and seed there is replaced",
+    )
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:

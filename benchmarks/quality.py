@@ -133,7 +133,11 @@ def main() -> None:
     parser.add_argument("--set", dest="settings", action="append", default=[])
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("docs/results/quality.jsonl"))
-    parser.add_argument("--keep", type=Path, help="folder for the trained runs, for labs to look at")
+    parser.add_argument(
+        "--keep",
+        type=Path,
+        help="folder for the trained runs, for labs to look at; one of the same recipe and seed there is replaced, if it cannot be gone on with",
+    )
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
