@@ -40,20 +40,29 @@ def rows_of(out: Path) -> list[dict]:
 def go_on(
     config: RunConfig, data: ImageSet, folder: Path, rows: list[dict], first: float
 ) -> tuple[Trainer | None, float]:
-    """The run as it was kept and the CPU seconds in it, where it can go on to the first of the budgets; None and 0 where it must start anew."""
+    """The run as it was kept and the CPU seconds in it, where it can go on to the first of the budgets; None and 0, and a line that says why, where it cannot."""
+
+    def anew(why: str) -> tuple[None, float]:
+        print(f"{folder.name}: {why}; it is trained anew", flush=True)
+        return None, 0.0
+
     from pushforward import runs
     from pushforward.config import parse, read
     from pushforward.training import checkpoint
 
     path = checkpoint.newest(folder / "checkpoints")
-    if path is None or config.train.schedule != "constant":
-        return None, 0.0
+    if path is None:
+        return anew("no run is kept")
+    if config.train.schedule != "constant":
+        return anew("its learning rate ends with the budget")
     both = (config, parse(read(folder / "config.toml"), "config.toml"))
     if len({json.dumps(c.model_dump(mode="json", exclude={"about", "expect"}), sort_keys=True) for c in both}) > 1:
-        return None, 0.0
+        return anew("the kept run has other settings")
     minutes = [r["cpu_minutes"] for r in rows if r["steps"] == int(path.name) and "network" not in r]
-    if len(minutes) != 1 or minutes[0] >= first:
-        return None, 0.0
+    if len(minutes) != 1:
+        return anew(f"{len(minutes)} rows of the file are of its step {int(path.name)}")
+    if minutes[0] >= first:
+        return anew(f"the kept run is of {minutes[0]:g} minutes already")
     trainer = runs.make_trainer(config, data)
     trainer.restore(path)
     return trainer, 60 * minutes[0]
@@ -74,13 +83,13 @@ def one(
 
     config = config_of(recipe, settings, data="mnist", seed=seed)
     data, side = images_of(config), reference("mnist", n=n)
-    trainer, spent = None, 0.0
-    if keep is not None:
+    trainer, spent, older = None, 0.0, False
+    folder = None if keep is None else keep / f"{recipe.replace('/', '-')}-{seed}"
+    if folder is not None:
         same = [r for r in rows_of(out) if (r["recipe"], r["settings"], r["seed"]) == (recipe, settings, seed)]
-        trainer, spent = go_on(config, data, keep / f"{recipe.replace('/', '-')}-{seed}", same, min(minutes))
-        if trainer is None:  # else a longer run of before would be taken for the newest
-            shutil.rmtree(keep / f"{recipe.replace('/', '-')}-{seed}", ignore_errors=True)
-        else:
+        trainer, spent = go_on(config, data, folder, same, min(minutes))
+        older = trainer is None
+        if trainer is not None:
             print(f"{recipe} {seed} goes on from step {trainer.step}", flush=True)
     for budget in sorted(minutes):
         if config.train.schedule != "constant":
@@ -118,8 +127,10 @@ def one(
             save_grid(x[:100], out.with_name(f"quality-{recipe.replace('/', '-')}-{budget:g}.png"), scale=1)
         v = row["values"]
         print(f"{recipe} {seed} {budget:g} CPU min, step {trainer.step}: Frechet {v['frechet'][0]:.1f}, R {v['recall'][0]:.3f}, classes {row['rarest']:.3f} to {row['commonest']:.3f}", flush=True)  # fmt: skip
-        if keep is not None:
-            folder = keep / f"{recipe.replace('/', '-')}-{seed}"
+        if folder is not None:
+            if older:  # only now that there is a run in its place; a longer one would be taken for the newest
+                shutil.rmtree(folder, ignore_errors=True)
+                older = False
             trainer.save(folder / "checkpoints", keep=1)
             (folder / "config.toml").write_text(dump(config))
 
