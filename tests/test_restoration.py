@@ -61,6 +61,19 @@ def model() -> Diffusion:
     return Diffusion(denoiser=denoiser, shape=(1, 12, 12), sampler=Sampler()).eval()
 
 
+def test_gradients_pass_through_the_network_and_not_to_its_weights() -> None:
+    made, seen = model(), []
+    weights = list(made.parameters())
+    made.denoiser.network.register_forward_hook(
+        lambda _, __, out: seen.append((out.requires_grad, [p.requires_grad for p in weights]))
+    )
+    truth = torch.zeros(2, 1, 12, 12)
+    restore(made, truth, operator="inpaint-box", method="dps", steps=2, noise=0.05, draws=1)
+    assert seen
+    assert all(moving and not any(trained) for moving, trained in seen)
+    assert all(p.requires_grad for p in weights)  # as before
+
+
 TRUTH = torch.rand(2, 1, 12, 12, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 

@@ -30,6 +30,7 @@ from pushforward.families.diffusion.posterior import METHODS, Noise, sample_post
 from pushforward.families.diffusion.solvers import start
 from pushforward.metrics.restoration import psnr, ssim
 from pushforward.model import GenerativeModel
+from pushforward.networks.blocks import frozen
 from pushforward.randomness import SampleStream, derive_seed
 from pushforward.training.checkpoint import write_atomic
 from pushforward.training.logs import Progress
@@ -128,7 +129,7 @@ def restore(
     y, sd = _measured(a, truth, operator, noise, photons, stream("noise"))
     counted = Counted(model.denoiser)
     found, began = [], time.perf_counter()
-    with Progress(f"restore by {method}", draws * (len(grid) - 1), quiet=quiet) as progress:
+    with frozen(model), Progress(f"restore by {method}", draws * (len(grid) - 1), quiet=quiet) as progress:
         for k in range(draws):
             generator = stream("draw", k)
             x = start(schedule, (len(truth), *shape), grid, generator=generator)

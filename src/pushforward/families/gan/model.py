@@ -18,26 +18,13 @@ from pushforward.families.gan.losses import Objective
 from pushforward.families.gan.terms import Term
 from pushforward.families.gan.unroll import Parameters, Update, adam, descent, unrolled
 from pushforward.model import Batch, GenerativeModel, Phase, Terms
-from pushforward.networks.blocks import has_batch_norm
+from pushforward.networks.blocks import frozen, has_batch_norm
 from pushforward.networks.wrappers import Packed
 from pushforward.priors import Prior
 from pushforward.randomness import Generator, SampleStream, draw_integers
 
 ANCHOR_DECAY = 0.99  # of LeCam's moving averages, as its authors chose
 SETTLE_BATCHES, SETTLE_BATCH_SIZE = 20, 128
-
-
-@contextmanager
-def frozen(module: nn.Module) -> Iterator[None]:
-    """Parameters of `module` are constants to whatever graph is built inside."""
-    moving = [p for p in module.parameters() if p.requires_grad]
-    for p in moving:
-        p.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for p in moving:
-            p.requires_grad_(True)
 
 
 @contextmanager
