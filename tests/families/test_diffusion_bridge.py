@@ -12,9 +12,11 @@ from torch import nn
 from pushforward import build
 from pushforward.config import parse
 from pushforward.errors import CheckpointError, ConfigError, NotSupported
+from pushforward.families.diffusion import bridge
 from pushforward.families.diffusion.bridge import cannot_export, export_diffusers, load_diffusers
 from pushforward.families.diffusion.model import Diffusion
 from pushforward.families.diffusion.solvers import ddim, final
+from pushforward.networks.diffusers_unet import DiffusersUNet
 
 diffusers = pytest.importorskip("diffusers", reason="needs the extra hub")
 
@@ -96,6 +98,9 @@ def test_other_pipelines_are_refused_with_the_reason(tmp_path: Path) -> None:
         ({"rescale_betas_zero_snr": True}, "pure noise"),
         ({"beta_schedule": "odd"}, "odd"),
         ({"prediction_type": "flow"}, "flow"),
+        ({"use_flow_sigmas": True}, "straight lines"),
+        ({"timestep_type": "continuous"}, "continuous"),
+        ({"_class_name": "ScoreSdeVeScheduler"}, "ScoreSdeVe"),
     ):
         config.write_text(json.dumps(noise | change))
         with pytest.raises(NotSupported, match=said):
@@ -104,6 +109,9 @@ def test_other_pipelines_are_refused_with_the_reason(tmp_path: Path) -> None:
         config.write_text(json.dumps(noise | change))
         with pytest.raises(CheckpointError, match="table"):
             load_diffusers(tmp_path / "pipe")
+    config.write_text(json.dumps({k: v for k, v in noise.items() if k != "beta_end"}))
+    with pytest.raises(CheckpointError, match="beta_end: not given"):
+        load_diffusers(tmp_path / "pipe")
     index.write_text(json.dumps(whole | {"unet": ["diffusers"]}))
     with pytest.raises(NotSupported, match="UNet2DModel"):
         load_diffusers(tmp_path / "pipe")
@@ -113,6 +121,45 @@ def test_other_pipelines_are_refused_with_the_reason(tmp_path: Path) -> None:
         load_diffusers(tmp_path / "pipe")
     with pytest.raises(CheckpointError, match="cannot be read"):
         load_diffusers(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["EDMEulerScheduler", "FlowMatchEulerDiscreteScheduler", "CMStochasticIterativeScheduler", "ScoreSdeVeScheduler"],
+)
+def test_networks_of_other_levels_are_refused_as_their_pipelines_save_them(tmp_path: Path, name: str) -> None:
+    network = made().denoiser.network
+    assert isinstance(network, DiffusersUNet)
+    scheduler = getattr(diffusers, name)()
+    diffusers.DDPMPipeline(unet=network.inner, scheduler=scheduler).save_pretrained(tmp_path / "pipe")
+    with pytest.raises(NotSupported, match=name):
+        load_diffusers(tmp_path / "pipe")
+
+
+def test_a_learned_variance_is_refused(tmp_path: Path) -> None:
+    network = diffusers.UNet2DModel(
+        sample_size=16, in_channels=1, out_channels=2, block_out_channels=(32,), layers_per_block=1,
+        down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",),
+    )  # fmt: skip
+    scheduler = diffusers.DDPMScheduler(variance_type="learned_range")
+    diffusers.DDPMPipeline(unet=network, scheduler=scheduler).save_pretrained(tmp_path / "pipe")
+    with pytest.raises(NotSupported, match="2 channels of 1"):
+        load_diffusers(tmp_path / "pipe")
+
+
+@pytest.mark.parametrize("name", sorted(bridge._TABLE_SCHEDULERS))
+def test_every_scheduler_taken_has_the_table_that_we_make(tmp_path: Path, name: str) -> None:
+    betas = [0.01, 0.02, 0.05, 0.2]
+    for options in ({"beta_schedule": "scaled_linear"}, {"trained_betas": betas, "num_train_timesteps": 4}):
+        try:
+            theirs = getattr(diffusers, name)(**options)
+        except ImportError as error:
+            pytest.skip(f"{name}: {error}")
+        theirs.save_pretrained(tmp_path / "scheduler")
+        schedule, parametrisation = bridge.levels_of(tmp_path, "x")
+        assert parametrisation == "eps"
+        alpha, _ = schedule.levels(torch.arange(1, schedule.steps + 1, dtype=torch.float64) / schedule.steps)
+        torch.testing.assert_close(alpha.square().float(), theirs.alphas_cumprod, rtol=1e-5, atol=1e-8)
 
 
 def test_their_tables_are_ours() -> None:

@@ -19,6 +19,15 @@ from pushforward.families.diffusion.schedules import Discrete, DiscreteDDPM, Sch
 from pushforward.networks.diffusers_unet import DiffusersUNet
 
 _PREDICTS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
+_TABLE_SCHEDULERS = frozenset(
+    f"{name}Scheduler"
+    for name in (
+        *("DDPM", "DDPMParallel", "DDIM", "DDIMParallel", "DDIMInverse", "PNDM", "LMSDiscrete", "EulerDiscrete", "SASolver"),
+        *("EulerAncestralDiscrete", "HeunDiscrete", "KDPM2Discrete", "KDPM2AncestralDiscrete", "DEISMultistep", "UniPCMultistep"),
+        *("DPMSolverMultistep", "DPMSolverMultistepInverse", "DPMSolverSinglestep", "DPMSolverSDE"),
+    )
+)  # fmt: skip
+"""Schedulers whose network is told an index of a table of betas, and sees alpha x_0 + sigma eps."""
 
 
 class DiffusersDenoiser(nn.Module, Denoiser):
@@ -81,6 +90,13 @@ def load_diffusers(source: str | Path) -> DiffusersDenoiser:
         network = UNet2DModel.from_pretrained(folder / "unet", use_safetensors=True)
     except (OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{folder / 'unet'}: no weights that can be read ({error}).") from error
+    c_in, c_out = network.config.in_channels, network.config.out_channels  # type: ignore[attr-defined]
+    if c_in != c_out:
+        raise NotSupported(
+            f"{source}: its network makes {c_out} channels of {c_in} (a learned variance?); one is wanted for each."
+        )
+    if not isinstance(network.config.sample_size, int):  # type: ignore[attr-defined]
+        raise NotSupported(f"{source}: its images are not square, or of no fixed size.")
     return DiffusersDenoiser(network.eval(), *levels_of(folder, str(source)))
 
 
@@ -112,6 +128,14 @@ def levels_of(folder: Path, source: str) -> tuple[Discrete, str]:
         CheckpointError: nothing readable there.
     """
     noise = read_json(folder / "scheduler" / "scheduler_config.json")
+    kind = noise.get("_class_name")
+    flow, counts = noise.get("use_flow_sigmas"), noise.get("timestep_type", "discrete")
+    if kind not in _TABLE_SCHEDULERS or flow or counts != "discrete":
+        why = "straight lines" if flow else f"{counts} levels" if counts != "discrete" else "another kind of levels"
+        raise NotSupported(
+            f"{source}: its {kind or 'scheduler without a name'} stands for {why}; only networks trained on a table of betas, "
+            "as DDPM's, are loaded here."
+        )
     predicts = noise.get("prediction_type", "epsilon")
     if predicts not in _PREDICTS:
         raise NotSupported(
@@ -119,7 +143,7 @@ def levels_of(folder: Path, source: str) -> tuple[Discrete, str]:
         )
     try:
         return Discrete(_table(noise, source)), _PREDICTS[predicts]
-    except NotSupported:
+    except (NotSupported, CheckpointError):
         raise
     except (TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{source}: its scheduler's table cannot be made ({error}).") from error
@@ -142,12 +166,12 @@ def _table(config: dict[str, Any], source: str) -> Tensor:
     if config.get("trained_betas") is not None:
         betas = torch.tensor(config["trained_betas"], dtype=torch.float32)
     else:
-        n, low, high = (
-            config.get("num_train_timesteps", 1000),
-            config.get("beta_start", 1e-4),
-            config.get("beta_end", 0.02),
-        )
-        match config.get("beta_schedule", "linear"):
+        keys = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule")
+        missing = [k for k in keys if k not in config]
+        if missing:  # their defaults differ from scheduler to scheduler
+            raise CheckpointError(f"{source}: its scheduler's table cannot be made ({', '.join(missing)}: not given).")
+        n, low, high, shape = (config[k] for k in keys)
+        match shape:
             case "linear":
                 betas = torch.linspace(low, high, n)
             case "scaled_linear":
