@@ -185,6 +185,8 @@ def test_own_term_and_network_need_no_change_to_the_package(tmp_path: Path, monk
     [
         ("optimiser.generator.lr=-1", r"optimiser\.generator"),
         ("optimiser.generator.lr=nan", "finite"),
+        ("optimiser.generator={name='adam', lr=true}", r"optimiser\.generator\.lr = True.*number"),
+        ("optimiser.generator={name='adam', lr='0.1'}", r"optimiser\.generator\.lr.*number"),
         ("optimiser.generator={name='adam', betas=[2, 3]}", r"optimiser\.generator"),
         ("model.generator.hidden=[-1]", "at least 1"),
         ("model.generator.hidden=[0]", "at least 1"),

@@ -18,7 +18,7 @@ from pushforward.families.diffusion.schedules import VE
 from pushforward.metrics.restoration import psnr, ssim
 from pushforward.networks.mlp import MLPDiscriminator, MLPGenerator
 from pushforward.networks.unet import UNet
-from pushforward.restoration import read_images, restore, write
+from pushforward.restoration import pictures, read_images, restore, write
 
 
 def pair(n: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
@@ -91,6 +91,11 @@ def test_settings_go_to_operator_method_and_solver(tmp_path: Path) -> None:
     table = json.loads((tmp_path / "out/restored.json").read_text())
     by_hand = 10 * np.log10(4 / ((found.draws[0] - TRUTH) ** 2).mean(dim=(1, 2, 3)).numpy())
     np.testing.assert_allclose(table["figures"]["psnr"], by_hand, rtol=1e-5)
+    mean = found.draws.mean(dim=0)
+    by_hand = 10 * np.log10(4 / ((mean - TRUTH) ** 2).mean(dim=(1, 2, 3)).numpy())
+    np.testing.assert_allclose(table["figures"]["psnr of the mean"], by_hand, rtol=1e-5)
+    spread = pictures(found).reshape(2, 6, 1, 12, 12)[:, 5].double() / 255  # white: .5 and more
+    torch.testing.assert_close(spread, (found.draws.double().std(dim=0) / 0.5).clamp(max=1), rtol=0, atol=0.01)
     residual = ((found.measured - a(found.draws[0])) ** 2).mean(dim=(1, 2, 3)).sqrt()
     np.testing.assert_allclose(table["figures"]["residual"], residual, rtol=1e-5)
     with Image.open(tmp_path / "out/restored.png") as sheet:

@@ -16,6 +16,7 @@ from pushforward.data.batches import ImageBatches
 from pushforward.data.images import ImageSet
 from pushforward.errors import ConfigError, NotSupported
 from pushforward.families.diffusion.denoisers import PARAMETRISATIONS, EmpiricalDenoiser, NetworkDenoiser
+from pushforward.families.diffusion.guidance import Clipped, DynamicThreshold
 from pushforward.families.diffusion.model import Diffusion, Sampler, draw_times
 from pushforward.families.diffusion.schedules import VE, VP, DiscreteDDPM, Rectified
 from pushforward.model import Batch
@@ -148,8 +149,10 @@ def test_times_have_their_laws() -> None:
     assert float(log_ratio.std()) == pytest.approx(1.2, abs=0.03)
     t = draw_times(denoiser, "logit-normal", stream)
     assert float(torch.logit(t).std()) == pytest.approx(1.0, abs=0.03)
+    assert float(torch.logit(t).mean()) == pytest.approx(0.0, abs=0.03)
     t = draw_times(denoiser, "uniform", stream)
     assert 0.001 <= float(t.min()) < 0.003
+    assert 0.999 < float(t.max()) <= 1
     assert float(t.mean()) == pytest.approx(0.5, abs=0.01)
     table = NetworkDenoiser(Constant(0.0), DiscreteDDPM(steps=10), parametrisation="eps")
     t = draw_times(table, "discrete", stream)
@@ -309,6 +312,22 @@ def test_the_samplers_options_reach_solver_grid_guidance_and_clip() -> None:
         assert torch.equal(draw(), plain), change
     change_sampler(model, None, ["clip=static"])
     assert float(draw().abs().max()) <= 1 + 1e-5
+    assert type(model.guided(None)) is Clipped
+    change_sampler(model, None, ["clip=dynamic"])
+    assert type(model.guided(None)) is DynamicThreshold
+
+
+def test_samples_without_labels_are_of_every_class() -> None:
+    drawn = small(classes=3).draw_labels(300, None, SampleStream(0, torch.arange(300)))
+    assert drawn is not None
+    assert torch.bincount(drawn).tolist() == pytest.approx([100, 100, 100], abs=35)
+
+
+def test_the_models_score_is_the_denoisers() -> None:
+    model, x, t = small(), torch.rand(2, 1, 8, 8) - 0.5, torch.tensor(0.4, dtype=torch.float64)
+    alpha, sigma = (float(v) for v in model.denoiser.schedule.levels(t))
+    with torch.no_grad():
+        torch.testing.assert_close(model.score(x, t), (alpha * model.denoiser(x, t) - x) / sigma**2)
 
 
 def test_the_centre_of_log_normal_times_is_the_models() -> None:

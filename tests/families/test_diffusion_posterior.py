@@ -8,13 +8,13 @@ from itertools import pairwise
 
 import pytest
 import torch
+from scipy import ndimage
 from torch import Tensor
 
 from pushforward.families.diffusion.denoisers import Counted, Denoiser, EmpiricalDenoiser, GaussianDenoiser, levels
 from pushforward.families.diffusion.guidance import Autoguidance, ClassifierFree, Clipped, DynamicThreshold
 from pushforward.families.diffusion.operators import OPERATORS, LinearOperator, Mask, Operator, count_photons, measure
 from pushforward.families.diffusion.posterior import (
-    DPS,
     METHODS,
     MMPS,
     PiGDM,
@@ -88,6 +88,16 @@ def test_blur_is_a_centred_circular_convolution() -> None:
     line = OPERATORS["motion-blur"]((1, 9, 9), length=3, angle=0.0)(spot)[0, 0]
     assert float(line[4, 3:6].sum()) == pytest.approx(1)
     assert float(line[4, 3]) == pytest.approx(float(line[4, 5]), abs=0.05)
+    rising = OPERATORS["motion-blur"]((1, 9, 9), length=5, angle=45.0)(spot)[0, 0]  # to the right and up
+    assert float(rising[3, 5]) > 0.1
+    assert float(rising[5, 5]) == pytest.approx(0, abs=1e-12)
+
+
+def test_the_gaussian_blur_is_scipys() -> None:
+    x = torch.rand(1, 1, 25, 25, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    theirs = ndimage.gaussian_filter(x[0, 0].numpy(), 2.0, mode="wrap", truncate=4.0)
+    found = OPERATORS["gaussian-blur"]((1, 25, 25), sd=2.0)(x)
+    torch.testing.assert_close(found[0, 0], torch.from_numpy(theirs), rtol=0, atol=1e-9)
 
 
 def test_masks_lose_what_they_say() -> None:
@@ -172,14 +182,13 @@ def test_posterior_samples_have_the_exact_mean_and_covariance(method: str) -> No
 
 @pytest.mark.parametrize("method", ["mmps", "pigdm"])
 def test_the_methods_own_solver_grid_and_steps_draw_from_the_exact_posterior(method: str) -> None:
-    """As `pushforward restore` runs them."""
+    """As `pushforward restore` runs them: two pixels are measured here, so that conjugate gradients are done after two of MMPS's three."""
     plain, operator, y, noise, mean, covariance = gaussian_problem(isotropic=method == "pigdm")
     n, entry = 6000, METHODS[method]
     grid, stream = entry.grid(plain.schedule, entry.steps), SampleStream(0, torch.arange(n))
     x = start(plain.schedule, (n, 1, 2, 2), grid, generator=stream).double()
     ys = y.reshape(1, 1, 2, 2).expand(n, -1, -1, -1)
-    own = {"iterations": 4} if method == "mmps" else {"data_sd": 0.5}
-    steps = sample_posterior(method, AsImages(plain), operator, ys, x, grid, noise=noise, generator=stream, **own)
+    steps = sample_posterior(method, AsImages(plain), operator, ys, x, grid, noise=noise, generator=stream)
     found = final(steps).flatten(1)
     error = covariance.diagonal().sqrt() / math.sqrt(n)
     assert ((found.mean(dim=0) - mean).abs() < 4 * error + 0.004).all()
@@ -195,7 +204,7 @@ def test_dps_with_ancestral_is_the_papers_algorithm() -> None:
     grid = uniform_grid(schedule, 40)
     x0 = SampleStream(1, torch.arange(n)).normal((n, 1, 2, 2)).double()
     found = final(
-        ancestral(DPS(inner, operator, ys, grid=grid, zeta=zeta), x0, grid, generator=SampleStream(2, torch.arange(n)))
+        sample_posterior("dps", inner, operator, ys, x0, grid, zeta=zeta, generator=SampleStream(2, torch.arange(n)))
     )
     x, stream = x0, SampleStream(2, torch.arange(n))
     for t, s in pairwise(grid):
@@ -376,7 +385,8 @@ def test_classifier_free_guidance_has_one_convention_and_one_forward() -> None:
 def test_guidance_is_off_outside_its_interval() -> None:
     x, labels = torch.ones(2, 2), torch.tensor([0, 1])
     guided = ClassifierFree(TwoClasses(), labels, null=2, scale=5.0, low=0.2, high=0.4)
-    torch.testing.assert_close(guided(x, T), TwoClasses()(x, T, labels))
+    for outside in (T, torch.tensor(0.1, dtype=torch.float64)):
+        torch.testing.assert_close(guided(x, outside), TwoClasses()(x, outside, labels))
     inside = torch.tensor(0.3, dtype=torch.float64)
     assert float((guided(x, inside) - TwoClasses()(x, inside, labels)).abs().min()) > 1
 
@@ -401,6 +411,9 @@ def test_projected_guidance() -> None:
     found = make(parallel=0.0)
     torch.testing.assert_close(((found - c) * c).sum(dim=1), torch.zeros(3), atol=1e-4, rtol=0)
     torch.testing.assert_close(make(parallel=1.0, longest=1e6), make())
+    # by hand: c = (-2, 2), c - u = (1, 2), of which (-.5, .5) is parallel to c; half of that is left out
+    half = ClassifierFree(TwoClasses(), labels[:1], null=2, scale=4.0, parallel=0.5)(torch.tensor([[-30.0, 0.0]]), T)
+    torch.testing.assert_close(half, torch.tensor([[-2 + 3 * 1.25, 2 + 3 * 1.75]]))
     short = make(longest=0.5)
     torch.testing.assert_close((short - c).norm(dim=1), torch.full((3,), 3 * 0.5))
     torch.testing.assert_close(
@@ -425,6 +438,9 @@ def test_autoguidance_and_thresholds() -> None:
     torch.testing.assert_close(found, torch.stack([x[0] / 3, x[1]]))
     half = DynamicThreshold(Shifted(0.0), percentile=0.5)(x, T)
     torch.testing.assert_close(half, x.clamp(-1, 1))
+    many = torch.linspace(0, 10, 1001)[None]
+    usual = DynamicThreshold(Shifted(0.0))(many, T)  # the paper's 99.5 %
+    torch.testing.assert_close(usual, many.clamp(max=9.95) / 9.95)
 
 
 def test_guidance_goes_with_every_solver_and_posterior() -> None:
@@ -563,8 +579,10 @@ def test_repaint_puts_what_was_seen_in_at_the_levels_own_noise() -> None:
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.6, 1.0])
-@pytest.mark.parametrize("noise", [1.0, 5.0], ids=["seen better", "seen worse"])
-def test_ddrm_keeps_the_levels_noise_in_every_coordinate(eta: float, noise: float) -> None:
+@pytest.mark.parametrize(
+    ("noise", "eta_data"), [(1.0, 1.0), (1.0, 0.4), (5.0, 1.0)], ids=["seen better", "half believed", "seen worse"]
+)
+def test_ddrm_keeps_the_levels_noise_in_every_coordinate(eta: float, noise: float, eta_data: float) -> None:
     """Of black images, measured with their own noise, each coordinate has the next level's noise: unseen, seen better or seen worse than now."""
 
     class Black(Denoiser):
@@ -578,10 +596,64 @@ def test_ddrm_keeps_the_levels_noise_in_every_coordinate(eta: float, noise: floa
     grid = torch.tensor([0.8, 0.4]).double()
     y = measure(operator, torch.zeros(n, 1, 1, 2), noise=noise, generator=stream)
     x = start(VP(), (n, 1, 1, 2), grid, generator=stream)
-    found = final(ddrm(Black(), x, grid, operator=operator, y=y, noise=noise, eta=eta, generator=stream))
+    given = {"noise": noise, "eta": eta, "eta_data": eta_data}
+    found = final(ddrm(Black(), x, grid, operator=operator, y=y, generator=stream, **given))
     sigma = float(VP()(grid[1])[1])
     assert float(found[..., 0].std()) == pytest.approx(sigma, rel=0.03)
     assert float(found[..., 1].std()) == pytest.approx(sigma, rel=0.03)
     before = x[..., 1] / x[..., 1].std()
     kept = float((found[..., 1] / sigma * before).mean())
     assert kept == pytest.approx(math.sqrt(1 - eta**2), abs=0.03)  # of the noise that was there
+
+
+def test_ddrm_begins_at_what_was_measured_and_weighs_it() -> None:
+    """Equation 6: a coordinate that is seen begins at y with the rest of the level's noise; then eta_data of y and the rest of D (equation 8)."""
+    first: list[Tensor] = []
+
+    class Grey(Denoiser):
+        schedule = VP()
+
+        def __call__(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+            first.append(x)
+            return torch.full_like(x, 0.5)
+
+    n, noise, low = 20_000, 2.0, 0.4
+    operator, stream = Mask(torch.tensor([[1.0, 0.0]])), SampleStream(0, torch.arange(n))
+    grid = torch.tensor([0.8, low]).double()
+    y = operator(torch.full((n, 1, 1, 2), 3.0))
+    x = start(VP(), (n, 1, 1, 2), grid, generator=stream)
+    z = x / VP()(grid[0])[1]
+    found = final(ddrm(Grey(), x, grid, operator=operator, y=y, noise=noise, eta_data=0.3, generator=stream))
+    alpha, sigma = (float(v) for v in VP()(grid[0]))
+    s = sigma / alpha
+    assert s > noise
+    torch.testing.assert_close(first[0][..., 0], (alpha * (3.0 + math.sqrt(s**2 - noise**2) * z[..., 0])).float())
+    torch.testing.assert_close(first[0][..., 1], (alpha * s * z[..., 1]).float())
+    alpha, sigma = (float(v) for v in VP()(grid[1]))
+    error = 4 * sigma / math.sqrt(n)
+    if noise < sigma / alpha:
+        assert float(found[..., 0].mean()) == pytest.approx(alpha * (0.7 * 0.5 + 0.3 * 3.0), abs=error)
+    else:
+        pytest.fail("this measurement should be the better one at the second level")
+
+
+def test_ddrm_keeps_the_noise_of_unseen_pixels_from_pure_noise_too() -> None:
+    """At the first level of straight lines there is no data: without fresh noise what is unseen keeps its own."""
+
+    class Black(Denoiser):
+        schedule = Rectified()
+
+        def __call__(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
+            return torch.zeros_like(x)
+
+    operator, stream = Mask(torch.tensor([[1.0, 0.0]])), SampleStream(0, torch.arange(6))
+    grid = torch.tensor([1.0, 0.6]).double()
+    x = start(Rectified(), (6, 1, 1, 2), grid, generator=stream)
+    found = final(ddrm(Black(), x, grid, operator=operator, y=operator(x), noise=0.1, eta=0.0, generator=stream))
+    torch.testing.assert_close(found[..., 1], 0.6 * x[..., 1])
+
+
+def test_the_methods_walk_the_grids_of_their_papers() -> None:
+    """Methods of DDPM's and DDIM's time steps: even levels; DiffPIR, which is few steps: even log-SNR."""
+    grids = {k: v.grid.__name__ for k, v in METHODS.items()}
+    assert grids == {**dict.fromkeys(METHODS, "uniform_grid"), "diffpir": "log_snr_grid"}

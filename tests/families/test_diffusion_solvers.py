@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -531,3 +532,125 @@ def test_the_sde_solvers_second_order_term_pays() -> None:
             first = abs(float(x.var()) - 0.25)
     assert errors[10] < 0.7 * first
     assert errors[20] < 0.02
+
+
+# --- written out from the papers --------------------------------------------------------------------------------
+
+MIXTURE_MEANS = torch.tensor([[-1.0, 0.0], [1.0, 0.5]]).double()
+
+
+def test_edms_sampler_is_its_algorithm() -> None:
+    """Algorithm 2 of Karras et al., noise inflated by S_noise and added below a ratio only."""
+    schedule, churn, inflate, top = VE(), 3.0, 1.2, 40.0
+    denoiser = MixtureDenoiser(MIXTURE_MEANS, 0.4, schedule)
+    grid = karras_grid(schedule, 12)
+    levels = schedule.ratio(grid).tolist()
+    begin = torch.randn(5, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 80
+    x, stream = begin, SampleStream(4, torch.arange(5))
+    expect = lambda x, s: denoiser(x, schedule.time(number(s)))  # noqa: E731
+    for now, low in pairwise(levels):
+        high = now * (1 + min(churn / 12, math.sqrt(2) - 1)) if now <= top else now
+        if high > now:
+            x = x + math.sqrt(high**2 - now**2) * inflate * stream.normal(x.shape).double()
+        slope = (x - expect(x, high)) / high
+        ahead = x + (low - high) * slope
+        x = ahead if low == 0 else x + (low - high) / 2 * (slope + (ahead - expect(ahead, low)) / low)
+    found = final(
+        heun(
+            denoiser,
+            begin,
+            grid,
+            churn=churn,
+            churn_noise=inflate,
+            churn_to=top,
+            generator=SampleStream(4, torch.arange(5)),
+        )
+    )
+    torch.testing.assert_close(found, x, rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize("grid_of", [even_log_grid, even_root_grid])
+def test_the_sde_solver_is_its_formula_on_uneven_steps_too(grid_of: Callable) -> None:
+    """SDE-DPM-Solver++(2M): the difference of the last two D enters by 1 / (2 r), r the last step over this one."""
+    schedule = VP()
+    denoiser = MixtureDenoiser(MIXTURE_MEANS, 0.4, schedule)
+    grid, stream = grid_of(schedule, 8), SampleStream(4, torch.arange(5))
+    begin = torch.randn(5, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    alpha, sigma = (v.tolist() for v in schedule(grid))
+    lam = [math.log(a / s) for a, s in zip(alpha, sigma, strict=True)]
+    x, before = begin, None
+    for i in range(8):
+        h, d = lam[i + 1] - lam[i], denoiser(x, grid[i])
+        gone = 1 - math.exp(-2 * h)
+        mean = sigma[i + 1] / sigma[i] * math.exp(-h) * x + alpha[i + 1] * gone * d
+        if before is not None:
+            r = (lam[i] - lam[i - 1]) / h
+            mean = mean + alpha[i + 1] * gone / (2 * r) * (d - before)
+        x, before = mean + sigma[i + 1] * math.sqrt(gone) * stream.normal(x.shape).double(), d
+    found = final(dpmpp_sde(denoiser, begin, grid, generator=SampleStream(4, torch.arange(5))))
+    torch.testing.assert_close(found, x, rtol=1e-7, atol=1e-7)
+
+
+def test_unipc_to_data_is_its_formula_and_its_last_steps_are_of_lower_order() -> None:
+    """Predictors through 1, 2, 3, ..., 3, 2 levels and then D itself; correctors through up to three and the new one: weights by quadrature."""
+    schedule, n = VP(), 9
+    denoiser = MixtureDenoiser(MIXTURE_MEANS, 0.4, schedule)
+    grid = log_snr_grid(schedule, n)
+    begin = torch.randn(5, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    alpha, sigma = (v.tolist() for v in schedule(grid))
+    lam = [math.log(a / s) for a, s in zip(alpha[:-1], sigma[:-1], strict=True)]
+
+    def moved(i: int, x: Tensor, nodes: list[int], d: dict[int, Tensor]) -> Tensor:
+        """x from level i to i + 1 with D the Lagrange polynomial through the nodes."""
+        out, top = sigma[i + 1] / sigma[i] * x, lam[i + 1]
+        for j in nodes:
+            others = [lam[k] for k in nodes if k != j]
+
+            def term(v: float, at: float = lam[j], rest: list[float] = others) -> float:
+                return math.exp(v - top) * math.prod((v - o) / (at - o) for o in rest)
+
+            out = out + alpha[i + 1] * integrate.quad(term, lam[i], top, epsabs=1e-13)[0] * d[j]
+        return out
+
+    x, before, d = begin, begin, {}
+    for i in range(n):
+        d[i] = denoiser(x, grid[i])
+        if i:
+            x = moved(i - 1, before, list(range(max(0, i - 3), i + 1)), d)
+        before = x
+        if i < n - 1:
+            order = min(3, i + 1, n - i)
+            x = moved(i, x, list(range(i - order + 1, i + 1)), d)
+    torch.testing.assert_close(final(unipc(denoiser, begin, grid)), d[n - 1], rtol=1e-7, atol=1e-7)
+
+
+def test_unipc_is_the_most_exact_with_few_steps_from_noise_to_data() -> None:
+    """On the whole line, as it is used, from VP's noise to data: against the closed form of Gaussians."""
+    schedule = VP()
+    denoiser = GaussianDenoiser(MEAN, COVARIANCE, schedule)
+    x = torch.randn(64, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    truth = gaussian_flow(schedule, x, 1.0, 0.0)
+    grid = log_snr_grid(schedule, 20)
+    error = {
+        name: float((final(solve(denoiser, x, grid)) - truth).norm())
+        for name, solve in {"1": partial(unipc, order=1), "3": unipc, "ddim": ddim, "dpmpp-2m": dpmpp_2m}.items()
+    }
+    assert error["3"] < 0.6 * min(error["1"], error["dpmpp-2m"]), error
+    assert error["dpmpp-2m"] < 0.3 * error["ddim"], error
+
+
+def test_inversion_begins_at_the_first_level_with_noise() -> None:
+    grid = torch.tensor([0.0, 0.01, 0.3, 0.7, 1.0], dtype=torch.float64)
+    counted = Counted(GaussianDenoiser(MEAN, COVARIANCE, VP()))
+    steps = list(invert(counted, torch.zeros(1, 2, dtype=torch.float64), grid))
+    assert [s.t for s in steps] == [0.3, 0.7, 1.0]
+    assert counted.evaluations == 3
+
+
+def test_default_grids_are_those_of_the_papers() -> None:
+    """DDPM and DDIM: even levels of the table; EDM: Karras's; exponential solvers: even log-SNR."""
+    assert {k: v.grid.__name__ for k, v in SOLVERS.items()} == {
+        **dict.fromkeys(("ddpm", "ddim"), "uniform_grid"),
+        **dict.fromkeys(("euler", "heun"), "karras_grid"),
+        **dict.fromkeys(("dpmpp-2m", "dpmpp-sde", "unipc", "renoise"), "log_snr_grid"),
+    }

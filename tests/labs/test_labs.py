@@ -237,7 +237,7 @@ def test_verdicts_of_the_solver_lab() -> None:
             "DDIM-50": ddpm_vs_ddim.Outcome(50, 1.0, measured(frechet=22.0, recall=recall)),
             "UniPC-10": ddpm_vs_ddim.Outcome(10, 0.2, measured(frechet=few, recall=0.6)),
         }
-        return [f.verdict for f in ddpm_vs_ddim.findings(table)]
+        return [f.verdict for f in ddpm_vs_ddim.findings(table, 100)]
 
     assert found(20.9, 21.0, 0.6) == ["supported", "supported", "supported"]
     assert found(21.5, 22.5, 0.69) == ["not supported", "unclear", "unclear"]
@@ -266,10 +266,19 @@ def test_verdicts_of_the_guidance_lab() -> None:
 def test_verdicts_of_the_posterior_lab() -> None:
     psnr = {"dps": {1000: [20.0, 21.0, 22.1], 50: [15.0, 15.5, 17.0]}}
     psnr |= {"diffpir": {20: [19.5, 20.6, 21.5]}, "mmps": {50: [22.0, 23.0, 24.0]}, "pigdm": {50: [12.0, 13.0, 14.0]}}
-    curves = {m: {s: {"psnr": v} for s, v in by.items()} for m, by in psnr.items()}
-    verdicts = [f.verdict for f in dps_steps.findings(curves, 2.0)]
-    assert verdicts == ["supported", "supported", "supported", "supported", "not supported"]
-    assert dps_steps.findings(curves, 2.2)[0].verdict == "not supported"
+
+    def verdicts(seconds: float = 1.0, step: float = 2.0) -> list[str]:
+        curves = {m: {s: {"psnr": v, "seconds an image": [seconds]} for s, v in by.items()} for m, by in psnr.items()}
+        return [f.verdict for f in dps_steps.findings(curves, step)]
+
+    assert verdicts() == ["supported", "supported", "supported", "supported", "not supported"]
+    assert verdicts(step=2.2)[0] == "not supported"
+    assert verdicts(seconds=0.0)[2:] == ["unclear"] * 3  # what all are measured by diverged
+    # differences of standard error 1: two of them are not enough where the best of three numbers of steps is looked at (2.39 are)
+    psnr["dps"][1000] = [20.0, 20.0, 20.0]
+    for away, verdict in ((2.2, "unclear"), (2.6, "supported")):
+        psnr["mmps"] = {50: [19.0 + away + k * 3**0.5 for k in (-1, 0, 1)]}
+        assert verdicts()[3] == verdict
 
 
 def test_the_diffusion_labs_run_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

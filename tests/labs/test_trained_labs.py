@@ -182,11 +182,11 @@ def test_verdicts_of_the_posterior_lab() -> None:
         {"bias, seen": 0.01, "width, seen": w, "bias, hidden": b, "width, hidden": 1.0}
         for b, w in ((0.01, 0.99), (0.3, 1.0), (0.01, 0.8))
     )
-    found = dict.fromkeys([*exact_posterior.NAMES, "pigdm, white"], good)
-    assert verdicts(exact_posterior.findings(found, 10_000)) == [YES] * 7
-    assert verdicts(exact_posterior.findings(found, 400)) == [MAYBE] * 7
+    found = dict.fromkeys([*exact_posterior.NAMES, "mmps, limit", "pigdm, limit", "pigdm, white"], good)
+    assert verdicts(exact_posterior.findings(found, 10_000)) == [YES] * 9
+    assert verdicts(exact_posterior.findings(found, 400)) == [MAYBE] * 9
     told = verdicts(exact_posterior.findings(found | {"mmps": biased, "ddrm": narrow}, 10_000))
-    assert told == [NO, YES, YES, YES, NO, YES, YES]
+    assert told == [NO, YES, YES, YES, NO, YES, YES, YES, YES]
 
 
 def test_the_posterior_lab_knows_its_posterior() -> None:

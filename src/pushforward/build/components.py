@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import math
 import sys
 import typing
@@ -82,8 +83,9 @@ def options_of(
                 raise ConfigError(f"'{where}.{name}' is missing; it has no default.")
             resolved[name] = parameter.default
             continue
-        try:
-            resolved[name] = TypeAdapter(hints.get(name, Any)).validate_python(given[name])
+        try:  # as JSON: lists are tuples there, but a truth value or a text is no number
+            said = json.dumps(given[name], default=str)
+            resolved[name] = TypeAdapter(hints.get(name, Any)).validate_json(said, strict=True)
         except ValidationError as error:
             raise ConfigError(f"{where}.{name} = {given[name]!r}: {error.errors()[0]['msg'].lower()}.") from None
     return resolved

@@ -104,10 +104,10 @@ def run(
     }
     write_atomic(out / "solvers.json", json.dumps({"timed": timed, "n": n, "solvers": table}, indent=1, default=str))
     _draw(found, out / "solvers.png", f"{n} samples, {timed} timed")
-    return findings(found)
+    return findings(found, n)
 
 
-def findings(found: dict[str, Outcome]) -> list[Finding]:
+def findings(found: dict[str, Outcome], n: int) -> list[Finding]:
     """The three claims."""
     long, fast = found["DDPM-1000"], found["DDIM-50"]
     ratio = long.seconds / fast.seconds
@@ -123,11 +123,11 @@ def findings(found: dict[str, Outcome]) -> list[Finding]:
     both = math.hypot(spread.stderr, more.stderr)
     diverse: Verdict = "supported" if less > 2 * both else "not supported" if less < -2 * both else "unclear"
     return [
-        Finding("DDPM in 1,000 steps costs 20 times as much as DDIM in 50: solvers have no overhead.", cost, f"{long.seconds:.2f} s : {fast.seconds:.3f} s = {ratio:.1f}."),
+        Finding("DDPM in 1,000 steps costs 20 times as much as DDIM in 50: solvers have no overhead.", cost, f"{long.seconds:.2f} s : {fast.seconds:.3f} s = {ratio:.2f}."),
         Finding(
             f"A solver of at most {FEW} evaluations reaches the Frechet distance of DDPM-1000.",
             reached,
-            f"{best}: {few[best].values['frechet'].value:.1f} ± {few[best].values['frechet'].stderr:.1f} against {base.value:.1f} ± {base.stderr:.1f}.",
+            f"{best}: {few[best].values['frechet'].value:.1f} ± {few[best].values['frechet'].stderr:.1f} against {base.value:.1f} ± {base.stderr:.1f}; the best of {len(few)}, seen on the same {n:,} samples that it is judged by.",
         ),
         Finding("DDIM is faster than DDPM but less diverse.", diverse, f"Recall {spread.value:.3f} ± {spread.stderr:.3f} against {more.value:.3f} ± {more.stderr:.3f}."),
     ]  # fmt: skip

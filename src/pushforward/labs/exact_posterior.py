@@ -1,7 +1,7 @@
 """Posterior samplers are compared on photographs, where nobody knows the posterior. On Gaussian images linear algebra does: which of the methods draw from it?
 
 Small images with neighbours that resemble each other (a Gaussian of squared-exponential covariance) lose a box in their middle, and the rest is measured with noise. The denoiser is exact, so
-that what is wrong is the method's own: what it takes p(y | x_t) for. Each goes its own solver, grid and number of steps; MMPS and PiGDM, which have a limit of many steps, four times as many.
+that what is wrong is the method's own: what it takes p(y | x_t) for. Each goes as `pushforward restore` runs it: its own solver, grid, steps and settings. MMPS and PiGDM, which have a limit of many steps (and MMPS of many conjugate gradients), go near it too.
 Seen pixels and hidden ones are judged apart: where the draws' mean is, in the posterior's standard deviations, and how wide they are beside it. The ellipses hold 86 % of the posterior.
 RePaint is told nothing of the noise, and takes what was measured for the truth; DPS neither, and the length of its steps (`zeta`) is a number that its paper sets task by task.
 
@@ -34,9 +34,8 @@ from pushforward.training.checkpoint import write_atomic
 
 NAMES = {"mmps": "MMPS", "pigdm": "PiGDM", "dps": "DPS", "diffpir": "DiffPIR", "ddrm": "DDRM", "repaint": "RePaint"}
 SIDE, SD = 6, 0.5
-HAVE_A_LIMIT = ("mmps", "pigdm")
-ITERATIONS = 16  # of MMPS's conjugate gradients, after which more change nothing here
-OWN: Mapping[str, Mapping[str, float]] = {"pigdm": {"data_sd": SD}, "mmps": {"iterations": ITERATIONS}}
+LIMITS: Mapping[str, Mapping[str, float]] = {"mmps": {"iterations": 16}, "pigdm": {"data_sd": SD}}
+"""Settings of the methods that have a limit; after 16 conjugate gradients more change nothing here."""
 ALLOWED = 0.05  # posterior standard deviations of bias, and share of width, up to which draws count as the posterior's
 Parts = dict[str, dict[str, float]]
 
@@ -51,14 +50,14 @@ def run(
     seed: int = 0,
     quiet: bool = False,
 ) -> list[Finding]:
-    """Draw from one posterior by every method, and PiGDM from that of white images too.
+    """Draw from one posterior by every method, by two near their limit, and by PiGDM from that of white images too.
 
     Args:
         out: Folder of posterior.json and posterior.png.
         n: Draws of each method.
         noise: Standard deviation of the measurement's.
         length: Pixels over which neighbours resemble each other.
-        steps: Times the usual number, of the methods that have a limit of many steps.
+        steps: Times the usual number, near the limit.
         seed: Of the truth, the noise and the draws.
         quiet: Show no progress.
     """
@@ -69,25 +68,26 @@ def run(
             raise ConfigError(f"{key}={value}: above 0 and finite.")
     smooth, white = covariance(length), SD**2 * torch.eye(SIDE**2, dtype=torch.float64)
     problem = Problem(smooth, noise, seed)
-    draws = {name: problem.draw(name, n, steps, seed) for name in NAMES}
+    draws = {name: problem.draw(name, n, seed) for name in NAMES}
+    draws |= {f"{name}, limit": problem.draw(name, n, seed, times=steps, **own) for name, own in LIMITS.items()}
     found: Parts = {name: problem.judge(x) for name, x in draws.items()}
     plain = Problem(white, noise, seed)
-    found["pigdm, white"] = plain.judge(plain.draw("pigdm", n, steps, seed))
+    found["pigdm, white"] = plain.judge(plain.draw("pigdm", n, seed, times=steps, **LIMITS["pigdm"]))
     write_atomic(out / "posterior.json", json.dumps(found, indent=1))
     pair = [SIDE * (SIDE // 2) + k for k in (SIDE // 2, SIDE // 2 + 2)]  # a hidden pixel, and a seen one of its row
     mean, root = problem.mean[pair], torch.linalg.cholesky(problem.covariance[pair][:, pair])
     turn = torch.linspace(0, 2 * math.pi, 100, dtype=torch.float64)
     ellipse = mean + 2 * torch.stack([turn.cos(), turn.sin()], 1) @ root.T
-    with panels(out / "posterior.png", len(NAMES), rows=2) as axes:
+    with panels(out / "posterior.png", len(draws), rows=2) as axes:
         shown = torch.cat([ellipse, *(x[:600, pair] for x in draws.values())])
         low, high = (torch.quantile(shown, q, dim=0) for q in (0.001, 0.999))
         margin = 0.1 * (high - low)
         for ax, (name, x) in zip(axes, draws.items(), strict=True):
             ax.scatter(*x[:600, pair].T.numpy(), s=3, alpha=0.4, color=COLOURS[0], linewidths=0, rasterized=True)
             ax.plot(*ellipse.T.numpy(), color=COLOURS[1], label="the posterior")
-            f = found[name]
+            f, (method, _, near) = found[name], name.partition(", ")
             ax.set(
-                title=f"{NAMES[name]}: bias {f['bias, hidden']:.2f} / {f['bias, seen']:.2f}, width {f['width, hidden']:.2f} / {f['width, seen']:.2f}",
+                title=f"{NAMES[method]}{', near its limit' if near else ''}\nbias {f['bias, hidden']:.2f} / {f['bias, seen']:.2f}, width {f['width, hidden']:.2f} / {f['width, seen']:.2f}",
                 xlim=(low[0] - margin[0], high[0] + margin[0]),
                 ylim=(low[1] - margin[1], high[1] + margin[1]),
                 xlabel="a hidden pixel",
@@ -137,13 +137,11 @@ class Problem:
         self.mean = across @ torch.linalg.solve(of_seen, self.y[self.seen])
         self.covariance = prior - across @ torch.linalg.solve(of_seen, across.T)
 
-    def draw(self, name: str, n: int, steps: float, seed: int) -> Tensor:
-        """(n, pixels) by a method, in so many times its usual steps if it has a limit of many."""
+    def draw(self, name: str, n: int, seed: int, *, times: float = 1.0, **own: Any) -> Tensor:
+        """(n, pixels) by a method, in so many times its usual steps."""
         entry, shape, schedule = METHODS[name], (n, 1, SIDE, SIDE), VP()
-        own: dict[str, Any] = dict(OWN.get(name, {}))
         denoiser = Images(GaussianDenoiser(torch.zeros(SIDE**2, dtype=torch.float64), self.prior, schedule))
-        times = max(2, round(steps * entry.steps)) if name in HAVE_A_LIMIT else entry.steps
-        grid, stream = entry.grid(schedule, times), SampleStream(seed, torch.arange(n))
+        grid, stream = entry.grid(schedule, max(2, round(times * entry.steps))), SampleStream(seed, torch.arange(n))
         x = start(schedule, shape, grid, generator=stream).double()
         y = self.y.reshape(1, *shape[1:]).expand(shape)
         return final(
@@ -163,7 +161,10 @@ class Problem:
 
 def findings(found: Parts, n: int) -> list[Finding]:
     """Whether each method draws from the posterior."""
-    claims = {name: f"{said} draws from the posterior of Gaussian images." for name, said in NAMES.items()}
+    claims = {
+        name: f"{said}, as it ships, draws from the posterior of Gaussian images." for name, said in NAMES.items()
+    }
+    claims |= {f"{name}, limit": f"{NAMES[name]} draws from the posterior of Gaussian images near its limit of many steps." for name in LIMITS}  # fmt: skip
     claims["pigdm, white"] = "PiGDM draws from the posterior where pixels are independent, which is what it takes them for."  # fmt: skip
     out = []
     for name, claim in claims.items():
