@@ -295,6 +295,19 @@ def test_a_solvers_error_falls_with_its_stated_order(schedule: Schedule, solve: 
     assert -slope == pytest.approx(order, abs=0.15)
 
 
+def test_unipcs_own_order_shows_where_its_start_up_steps_count() -> None:
+    """From t = .3 the first steps, which have no past, err as much as the later ones: the limit of order 3 is seen."""
+    schedule = VP()
+    denoiser = GaussianDenoiser(MEAN, COVARIANCE, schedule)
+    x = torch.randn(64, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    steps, errors = (128, 256, 512), []
+    for n in steps:
+        grid = even_log_grid(schedule, n, first=0.3, last=0.02)
+        truth = gaussian_flow(schedule, x, float(grid[0]), float(grid[-1]))
+        errors.append(float((final(unipc(denoiser, x, grid)) - truth).norm()))
+    assert -np.polyfit(np.log(steps), np.log(errors), 1)[0] == pytest.approx(3, abs=0.2)
+
+
 @pytest.mark.parametrize(
     ("solve", "order"), [*[o[1:] for o in ORDERS], (unipc, 3)], ids=[*[o[0] for o in ORDERS], "unipc-3"]
 )
