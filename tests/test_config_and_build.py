@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pushforward.build import build_model, build_optimisers, resolve
 from pushforward.config import RunConfig, dump, load_recipe, override, parse, recipe_names
-from pushforward.errors import ConfigError, PushforwardError
+from pushforward.errors import ConfigError, NotSupported, PushforwardError
 
 MINIMAL = {
     "model": {
@@ -153,6 +153,43 @@ class Tiny(nn.Module):
 def small_logits(context, *, power: float = 2.0):
     return context.real_logits.abs() ** power
 """
+
+
+SLOPES = """
+def told(context):
+    return context.real_slope.flatten(1).square().sum(1)
+told.needs = {"real_slope"}
+def silent(context):
+    return context.real_slope.flatten(1).square().sum(1)
+"""
+
+
+def test_an_own_term_says_which_slope_it_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With that it is R1; without, the way out is told, and packs are refused as for R1."""
+    from pushforward import runs
+
+    (tmp_path / "my_slopes_for_tests.py").write_text(SLOPES)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def trained(term: str, *more: str) -> dict[str, torch.Tensor]:
+        settings = [
+            "data.name=ring-8",
+            "train.steps=3",
+            f"model.terms=[{{name='{term}', player='discriminator'}}]",
+            *more,
+        ]
+        out = runs.train(
+            parse(override(MINIMAL, settings), "own"), tmp_path / f"run-{term.rpartition(chr(58))[2]}", quiet=True
+        )
+        return dict(runs.load_run(out).model.state_dict())
+
+    own, shipped = trained("my_slopes_for_tests:told"), trained("r1")
+    assert all(torch.equal(own[k], shipped[k]) for k in own)
+    with pytest.raises(NotSupported, match=r'my_term.needs = {"real_slope"}'):
+        trained("my_slopes_for_tests:silent")
+    with pytest.raises(ConfigError, match="no slope of one sample"):
+        trained("my_slopes_for_tests:told", "model.pack=2")
 
 
 def test_own_term_and_network_need_no_change_to_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,6 +86,20 @@ def test_collapse_is_told_once_it_lasts() -> None:
     assert lasting[0].text.startswith("mode collapse: 3 of 10 modes for 500 steps.")
 
 
+def test_noise_is_told_from_collapse() -> None:
+    """Uniform noise is one digit to the encoder, and its nearest neighbours are further apart than data's."""
+    data = load("mnist-5k", "train")
+    assert isinstance(data, ImageSet)
+    noise = torch.rand(250, 1, 28, 28, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    found = signs(noise, data, "mnist-5k")
+    assert found["monitor/modes"] <= 3
+    rows = [{"step": 100 * k, **found} for k in range(1, 20)]
+    assert [a.kind for a in alarms(rows)] == ["noise"]
+    one = to_model(data.images[:1].expand(250, -1, -1, -1)) + 0.02 * noise
+    rows = [{"step": 100 * k, **signs(one, data, "mnist-5k")} for k in range(1, 20)]
+    assert {a.kind for a in alarms(rows)} == {"collapse", "sameness"}
+
+
 def test_sameness() -> None:
     assert alarms(log(monitor__spread=[0.9] * 20)) == []
     assert [a.kind for a in alarms(log(monitor__spread=[0.9] * 8 + [0.05] * 8))] == ["sameness"]

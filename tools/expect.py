@@ -32,7 +32,7 @@ def of_time(recipe: str) -> tuple[str, str] | None:
     mine = [r for r in rows("quality.jsonl") if r["recipe"] == recipe and not r["settings"] and r["n"] == 10_000]
     if not mine:
         return None
-    mine = [r for r in mine if r["precision"] == mine[0]["precision"]]  # as the table keeps them apart
+    every, mine = mine, [r for r in mine if r["precision"] == mine[0]["precision"]]  # as the table keeps them apart
     each = {m: [r for r in mine if r["cpu_minutes"] == m] for m in sorted({r["cpu_minutes"] for r in mine})}
     listed = {k: " / ".join(f"{mean(v, k):{'.3g' if k == 'frechet' else '.2f'}}" for v in each.values()) for k in ("frechet", "precision", "recall")}  # fmt: skip
     after = " / ".join(f"{m:g}" for m in each)
@@ -41,6 +41,9 @@ def of_time(recipe: str) -> tuple[str, str] | None:
     told = seeds(mine) if len(many) == 1 else f"{many[0]} to {many[-1]} seeds"
     kind = "bfloat16" if mine[0]["precision"] == "bf16" else "float32"
     quality = f"full MNIST, {told}, after {after} CPU minutes: Frechet {listed['frechet']} ({LADDER}), precision {listed['precision']}, recall {listed['recall']}"
+    for r in every:
+        if r["precision"] != mine[0]["precision"]:
+            quality += f"; seed {r['seed']}, in {'bfloat16' if r['precision'] == 'bf16' else 'float32'}: {r['values']['frechet'][0]:.3g} after {r['cpu_minutes']:g}"
     return (
         quality,
         f"{steps} steps in {after} CPU minutes, {kind}; {mine[0]['evaluations']} evaluation{'s' if mine[0]['evaluations'] > 1 else ''} a sample",

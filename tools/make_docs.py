@@ -383,7 +383,7 @@ def family() -> list[str]:
         lines += [
             f"Full MNIST, {budget:.0f} seconds of one CPU thread each, {'float32' if precision == 'no' else precision}, 10,000 samples of averaged weights against the 10,000 test images,",
             f"digit encoder `{some['extractor_sha256'][:12]}`. ± is the larger of the standard error between seeds and of that of the",
-            f"measurements; of one seed it says nothing of differences between neighbours. Steps differ between seeds by what the shared machine gave. Made by `{command}`; with `--set KEY=VALUE` where a row names a setting.",
+            f"measurements; of one seed it says nothing of differences between neighbours. Steps differ, between seeds and between recipes that were run on different days, by what the shared machine gave: compare rows whose steps are alike. Made by `{command}`; with `--set KEY=VALUE` where a row names a setting.",
             "",
             row("recipe", "seeds", "CPU s", "steps", *KEPT, "rarest, commonest class"),
             row(*["---"] * (len(KEPT) + 5)),
@@ -410,11 +410,14 @@ def family() -> list[str]:
         pairs = []
         for claim, better, worse in CLAIMS:
             both = sorted(recipes.get(better, {}).keys() & recipes.get(worse, {}).keys())
+            far = " and ".join(
+                "{:,.0f}".format(fmean(recipes[n][s]["steps"] for s in both)) for n in (better, worse) if both
+            )
             pairs.append(
                 (
                     claim,
                     *([recipes[name][s]["values"]["frechet"][0] for s in both] for name in (better, worse)),
-                    "Welch",
+                    f"after {far} steps, Welch",
                 )
             )
         ways, lab = read("rejection-ways"), read("lab-rejection-sampling")
@@ -427,7 +430,7 @@ def family() -> list[str]:
             drs, plain = ([r[k]["frechet"] for r in ways["seeds"] if "drs" in r] for k in ("drs", "plain"))
             pairs.append(("DRS helps vanilla (80th percentile, see below)", drs, plain, "paired"))  # of one network
         tested = [
-            (*pair, ttest_rel(*pair[1:3]) if pair[3] == "paired" else ttest_ind(*pair[1:3], equal_var=False))
+            (*pair, ttest_rel(*pair[1:3]) if pair[3].endswith("paired") else ttest_ind(*pair[1:3], equal_var=False))
             for pair in pairs
             if len(pair[1]) > 1
         ]

@@ -19,6 +19,7 @@ from pushforward.data.toy import Density, Mixture
 from pushforward.metrics.features import extractor
 
 PATIENCE = 500  # steps that a sign must last
+NOISY = 1.3  # nearest neighbours this many times as far apart as data's are those of noise
 PRESENT = 0.1  # a class is there if its share is at least this part of an even one
 
 
@@ -77,7 +78,7 @@ class Alarm:
 
     Args:
         step: Where it was noticed.
-        kind: "collapse", "sameness" or "saturation".
+        kind: "collapse", "sameness", "noise" or "saturation".
         text: What, and what usually helps.
     """
 
@@ -92,7 +93,7 @@ def alarms(rows: Sequence[dict[str, Any]]) -> list[Alarm]:
     Args:
         rows: Lines of log.jsonl, in order.
     """
-    found = [_collapse(rows), _sameness(rows), _saturation(rows)]
+    found = [_collapse(rows), _sameness(rows), _noise(rows), _saturation(rows)]
     return sorted((a for a in found if a is not None), key=lambda a: a.step)
 
 
@@ -111,7 +112,15 @@ def _lasting(rows: Sequence[tuple[int, bool]]) -> tuple[int, int] | None:
 
 def _collapse(rows: Sequence[dict[str, Any]]) -> Alarm | None:
     seen = [r for r in rows if "monitor/modes" in r]
-    lasting = _lasting([(r["step"], r["monitor/modes"] <= 0.8 * r["monitor/all_modes"] - 1e-9) for r in seen])
+    lasting = _lasting(
+        [
+            (
+                r["step"],
+                r["monitor/modes"] <= 0.8 * r["monitor/all_modes"] - 1e-9 and r.get("monitor/spread", 0.0) <= NOISY,
+            )
+            for r in seen
+        ]
+    )
     if lasting is None:
         return None
     row = next(r for r in seen if r["step"] == lasting[0])
@@ -132,6 +141,19 @@ def _sameness(rows: Sequence[dict[str, Any]]) -> Alarm | None:
         "sameness",
         f"samples are nearly the same: their nearest neighbours have been under a fifth of the data's distance for {lasting[0] - lasting[1]} steps. What usually "
         "helps: as for mode collapse; or the run has only begun.",
+    )
+
+
+def _noise(rows: Sequence[dict[str, Any]]) -> Alarm | None:
+    """Noise is of one class to a classifier, and yet no two samples are alike."""
+    lasting = _lasting([(r["step"], r["monitor/spread"] > NOISY) for r in rows if "monitor/spread" in r])
+    if lasting is None:
+        return None
+    return Alarm(
+        lasting[0],
+        "noise",
+        f"samples are noise: their nearest neighbours have been more than {NOISY:g} times the data's distance for {lasting[0] - lasting[1]} steps. What usually "
+        "helps: lower learning rates, batch norm in the generator, an objective that does not saturate; or the run has only begun.",
     )
 
 

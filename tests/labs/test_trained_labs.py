@@ -17,6 +17,7 @@ from pushforward.build import change_sampler
 from pushforward.config import load_recipe
 from pushforward.data.images import to_bytes, to_model
 from pushforward.errors import ConfigError
+from pushforward.evaluation import reference
 from pushforward.families.diffusion.schedules import VP
 from pushforward.families.energy.model import EnergyModel, Sampler, Training
 from pushforward.families.gan.model import GAN
@@ -43,6 +44,7 @@ from pushforward.labs import (
     vanilla_vs_lsgan_vs_dcgan,
 )
 from pushforward.metrics.measurement import Measurement
+from pushforward.model import Batch
 from pushforward.theory.diffusion import gaussian_flow
 
 YES, NO, MAYBE = "supported", "not supported", "unclear"
@@ -175,6 +177,30 @@ def test_the_plane_lab_turns_its_knobs(tmp_path: Path, monkeypatch: pytest.Monke
     assert widths == [1.0, 1.2, 1.4]
     points = json.loads((tmp_path / "lab/plane.json").read_text())["points"]
     assert list(points) == ["truncation", "wider latents", "best of", "rejection"] and len(found) == 9
+
+
+def test_the_discriminator_goes_on_alone_with_the_steps_that_follow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that lazy terms come when they are due, and annealed views are where they were."""
+    from pushforward.labs.contest import config_of, images_of
+
+    config = config_of("gan/dcgan", ["train.batch_size=4"], data="mnist-5k", seed=0)
+    data = images_of(config)
+    trainer = runs.make_trainer(config, data)
+    for _ in trainer.steps(2):
+        pass
+    seen: list[int] = []
+
+    class EnoughError(Exception):
+        pass
+
+    def keep(model: object, optimiser: object, batches: list[Batch]) -> None:
+        seen.extend(b.step for b in batches)
+        raise EnoughError
+
+    monkeypatch.setattr(rejection_sampling, "keep_training", keep)
+    with pytest.raises(EnoughError):
+        rejection_sampling.five_ways(trainer, data, reference("mnist-5k", n=20), n=4, moves=3)
+    assert seen == [2, 3, 4]
 
 
 def test_verdicts_of_the_posterior_lab() -> None:

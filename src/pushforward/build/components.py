@@ -83,9 +83,10 @@ def options_of(
                 raise ConfigError(f"'{where}.{name}' is missing; it has no default.")
             resolved[name] = parameter.default
             continue
-        try:  # as JSON: lists are tuples there, but a truth value or a text is no number
-            said = json.dumps(given[name], default=str)
-            resolved[name] = TypeAdapter(hints.get(name, Any)).validate_json(said, strict=True)
+        wanted = TypeAdapter(hints.get(name, Any))
+        try:  # strictly as JSON, where lists are tuples, but a truth value or a text is no number
+            wanted.validate_json(json.dumps(given[name], default=str), strict=True)
+            resolved[name] = wanted.validate_python(given[name])
         except ValidationError as error:
             raise ConfigError(f"{where}.{name} = {given[name]!r}: {error.errors()[0]['msg'].lower()}.") from None
     return resolved

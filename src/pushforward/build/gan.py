@@ -217,12 +217,28 @@ _LIMITS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
 _SLOPES = frozenset({"slope", "real_slope", "fake_slope"})
 
 
+def _needs(name: str) -> frozenset[Any]:
+    """What a term reads of the context that is not there by itself: your own says it as an attribute, `my_term.needs = {"real_slope"}`."""
+    entry = find(name, TERMS, "model.terms")
+    return frozenset(entry.needs if isinstance(entry, TermEntry) else getattr(entry, "needs", ()))
+
+
 def _refuse_senseless(objective: Table, listed: list[Table], views: list[Table], scalars: Table) -> None:
     """Refuse parts that make no sense together, with the reason."""
-    needs = {t["name"]: TERMS[t["name"]].needs for t in listed if t["name"] in TERMS}
-    if any(v["name"] == "ada" for v in views) and make(objective, OBJECTIVES, "model.objective").neutral is None:
+    needs = {t["name"]: _needs(t["name"]) for t in listed}
+    undecided = make(objective, OBJECTIVES, "model.objective").neutral
+    if any(v["name"] == "ada" for v in views) and undecided is None:
         raise ConfigError(
             f"model.views: ada with the objective {objective['name']}: it steers by the sign of D on data, and here D has no level at which it is undecided. Leave one out."
+        )
+    if undecided is None and "roth" in needs:
+        raise ConfigError(
+            f"model.terms: roth with the objective {objective['name']}: it weighs slopes by the sigmoid of D, and here D is no logit of a probability. Take r1 and r2, or leave one out."
+        )
+    foreseen = [t["name"] for t in listed if t["player"] == "discriminator"]
+    if scalars["unroll_steps"] and foreseen:
+        raise ConfigError(
+            f"model.unroll_steps with the term {foreseen[0]}: the look ahead takes the objective alone, and would miss it. Leave one out."
         )
     for name, needed in needs.items():
         if scalars["pack"] > 1 and needed & _SLOPES:
@@ -267,7 +283,7 @@ def build(table: Table, shape: tuple[int, ...], batch_size: int) -> GAN:
         raise ConfigError(
             'model.unroll_steps with batch norm in the discriminator: looking ahead would move its statistics. Set discriminator.norm = "none" or "spectral".'
         )
-    slopes = [t["name"] for t in table["terms"] if t["name"] in TERMS and TERMS[t["name"]].needs & _SLOPES]
+    slopes = [t["name"] for t in table["terms"] if _needs(t["name"]) & _SLOPES]
     if slopes and has_batch_norm(discriminator):
         raise ConfigError(
             f'the term {slopes[0]} with batch norm in the discriminator: each logit depends on the whole batch, so there is no slope of one sample. Set discriminator.norm = "none" or "spectral".'
@@ -286,7 +302,7 @@ def build(table: Table, shape: tuple[int, ...], batch_size: int) -> GAN:
 
 def _build_term(table: Table, shape: tuple[int, ...]) -> terms.Term:
     entry = find(table["name"], TERMS, "model.terms")
-    function, needs = (entry.function, entry.needs) if isinstance(entry, TermEntry) else (entry, frozenset())
+    function, needs = entry.function if isinstance(entry, TermEntry) else entry, _needs(table["name"])
     if "images" in needs and len(shape) != 3:
         raise ConfigError(f"model.terms: {table['name']} changes images, and this data has points of shape {shape}.")
     options = {k: v for k, v in table.items() if k not in _TERM_KEYS}
@@ -368,12 +384,12 @@ def draw_with(
         raise NotSupported(f"--calibrate is for drs, mh and top; {name} takes the logit as it is.")
     if real is None and averaged and name in ("drs", "mh"):
         raise NotSupported(
-            f"{name} needs a density ratio, and the discriminator never faced the averaged generator that is sampled: add --calibrate."
+            f"{name} needs a density ratio, and the discriminator never faced the averaged generator that is sampled: add --calibrate (for images; of points, take truncation or ddls)."
         )
     data = None
     if real is not None:
         if not isinstance(real, ImageSet):
-            raise NotSupported("--calibrate needs a data set of images.")
+            raise NotSupported("--calibrate needs a data set of images; of points, take truncation or ddls.")
         data = to_model(real.images[torch.randperm(len(real), generator=torch.Generator().manual_seed(0))[:2000]])
     try:
         ratio = sampling.log_ratio(model, real=data, seed=seed) if needs_ratio else (lambda x: x)

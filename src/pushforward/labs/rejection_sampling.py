@@ -125,7 +125,9 @@ def five_ways(
         batches = []
         for k in range(moves):
             x, labels = trainer.batches.next()
-            batches.append(Batch(x, labels, 1, SampleStream(derive_seed(seed, "alone", k), torch.arange(len(x)))))
+            batches.append(
+                Batch(x, labels, trainer.step + k, SampleStream(derive_seed(seed, "alone", k), torch.arange(len(x))))
+            )
         keep_training(model, trainer.optimisers["discriminator"], batches)
         model.eval()
         plain = log_ratio(model)

@@ -69,7 +69,7 @@ def run(
         out: Folder of stacked.json and a grid of each recipe; each run's outcome is kept in cells/ there, and not repeated.
         recipes: Comma-separated; the first is what the others are compared with.
         data: stacked-mnist, or stacked-mnist-5k.
-        seeds: How many; with fewer than three no verdict is possible.
+        seeds: How many; the rank test of three recipes against the first has no verdict for fewer than four.
         cpu_seconds: Of training, a run.
         samples: Judged of each.
         quiet: Show no progress.

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
+from pushforward.errors import NotSupported
 from pushforward.families.gan.augment import Look
 from pushforward.families.gan.unroll import Parameters
 from pushforward.model import Batch
@@ -129,12 +130,20 @@ class Context:
     @cached_property
     def real_slope(self) -> Tensor:
         """Gradient of D at the data, (B, *shape), differentiable."""
+        self._needed("real_slope")
         return self._slope(self.real, self.real_logits)
 
     @cached_property
     def fake_slope(self) -> Tensor:
         """Gradient of D at the fakes, (B, *shape), differentiable."""
+        self._needed("fake_slope")
         return self._slope(self.fake, self.fake_logits)
+
+    def _needed(self, what: Need) -> None:
+        if what not in self._needs:
+            raise NotSupported(
+                f'a term reads context.{what} and does not say so before the forward pass: my_term.needs = {{"{what}"}}, beside its definition.'
+            )
 
     def _slope(self, x: Tensor, logits: Tensor) -> Tensor:
         """The slope at x, through the logits at hand; under autocast anew in float32, where penalties belong."""

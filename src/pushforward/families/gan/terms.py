@@ -1,7 +1,9 @@
 """Terms that add to any objective: each a pure function `term(context, **options) -> (B,)`.
 
 To add one: write it here, give it a line in `build.gan.TERMS` and a test. Your own needs no entry: name it
-"my_module:my_term" in the recipe and say whose move it joins (player = "discriminator" or "generator").
+"my_module:my_term" in the recipe and say whose move it joins (player = "discriminator" or "generator"). One that reads
+a slope of the context says so beside its definition: `my_term.needs = {"real_slope"}`, or "fake_slope"; one that takes
+slopes by itself says "slope", so that packs and batch norm, which have none of one sample, are refused.
 """
 
 from __future__ import annotations
