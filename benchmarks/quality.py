@@ -47,6 +47,7 @@ def go_on(
         return None, 0.0
 
     from pushforward import runs
+    from pushforward.build import resolve
     from pushforward.config import parse, read
     from pushforward.training import checkpoint
 
@@ -55,7 +56,7 @@ def go_on(
         return anew("no run is kept")
     if config.train.schedule != "constant":
         return anew("its learning rate ends with the budget")
-    both = (config, parse(read(folder / "config.toml"), "config.toml"))
+    both = (config, resolve(parse(read(folder / "config.toml"), "config.toml")))  # a file leaves out what is None
     if len({json.dumps(c.model_dump(mode="json", exclude={"about", "expect"}), sort_keys=True) for c in both}) > 1:
         return anew("the kept run has other settings")
     minutes = [r["cpu_minutes"] for r in rows if r["steps"] == int(path.name) and "network" not in r]
