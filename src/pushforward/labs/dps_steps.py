@@ -207,7 +207,7 @@ def _draw(curves: Curves, noise: float, path: Path, title: str) -> None:
                 )
             ax.set(title=name, xlabel="CPU seconds an image", xscale="log")
         axes[3].axhline(noise, color="#888888", ls=":", lw=1)  # the truth's own
-        axes[0].legend(fontsize=8)
+        axes[3].legend(*axes[0].get_legend_handles_labels(), fontsize=8, bbox_to_anchor=(1.0, 1.0), loc="upper left")
         figure.suptitle(title, fontsize=10)
         figure.tight_layout()
         figure.savefig(path, dpi=120)
