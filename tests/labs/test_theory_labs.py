@@ -69,10 +69,26 @@ def test_verdicts_follow_from_the_numbers() -> None:
     assert verdicts(
         zero_one_game.findings([game | {"all_at_the_data": False, "missing": 0.2, "even_on_duplicates": 0.0}])
     ) == [NO, NO, NO]
-    ends = {"minimax": 1.0, "wgan": 1.0, "non-saturating": 0.2, "r1": 1e-9, "instance-noise": 1e-9, "wgan-gp": 1.3}
+    ends = {
+        "minimax": 1.0,
+        "wgan": 1.0,
+        "non-saturating": 0.2,
+        "r1": 1e-9,
+        "roth": 1e-9,
+        "instance-noise": 1e-9,
+        "wgan-gp": 1.3,
+    }
     rates = {"r1": -0.25}
     assert verdicts(dirac_gan.findings(ends, rates, rates, 200.0)) == [YES] * 5
-    wrong = {"minimax": 0.1, "wgan": 1.0, "non-saturating": 0.9, "r1": 0.5, "instance-noise": 0.0, "wgan-gp": 0.0}
+    wrong = {
+        "minimax": 0.1,
+        "wgan": 1.0,
+        "non-saturating": 0.9,
+        "r1": 0.0,
+        "roth": 0.5,
+        "instance-noise": 0.0,
+        "wgan-gp": 0.0,
+    }
     assert verdicts(dirac_gan.findings(wrong, rates, {"r1": -1.0}, 200.0)) == [NO] * 5
     maps = [
         {"name": "a", "integral": 1.0, "p": 0.5},

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from fractions import Fraction
 
 import numpy as np
 import pytest
+import torch
 from scipy import integrate, stats
 
 from pushforward.theory import dirac, divergences, games, variables
@@ -95,7 +97,7 @@ def test_dirac_gan_keeps_what_it_must() -> None:
     assert abs(turned[-1] - turned[0]) > 8  # it does go round
     wgan = dirac.trajectory("wgan", step=1e-3, steps=6283)
     assert wgan[-1] == pytest.approx([1.0, 0.0], abs=0.02)  # a full turn in 2 pi
-    for kind in ("r1", "instance-noise"):
+    for kind in ("r1", "roth", "instance-noise"):
         found = dirac.eigenvalues(kind, 0.5)  # type: ignore[arg-type]
         damping = 0.5 if kind == "r1" else 0.25
         assert found.real == pytest.approx([-damping / 2] * 2)
@@ -106,6 +108,28 @@ def test_dirac_gan_keeps_what_it_must() -> None:
         )
     with pytest.raises(ValueError, match="no linear part"):
         dirac.eigenvalues("wgan-gp")
+
+
+@pytest.mark.parametrize(("theta", "psi"), [(0.7, -1.3), (-0.4, 2.0)])
+def test_dirac_regularisers_are_gradients_of_what_they_say(theta: float, psi: float) -> None:
+    """Roth's penalty by autograd; noise on data and fakes by adaptive quadrature of the players' expected losses, differentiated."""
+    t, p = (torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (theta, psi))
+    penalty = 0.5 / 2 * ((1 - torch.sigmoid(p * 0)) ** 2 + torch.sigmoid(p * t) ** 2) * p**2
+    bare = dirac.field(theta, psi, "non-saturating")
+    found = dirac.field(theta, psi, "roth", 0.5)
+    assert found[0] == bare[0]
+    assert found[1] - bare[1] == pytest.approx(-float(torch.autograd.grad(penalty, p)[0]))
+
+    def expected(loss: Callable[[float], float], at: float, slope: float) -> float:
+        density = lambda e: math.exp(-(e**2) / (2 * 0.5)) / math.sqrt(2 * math.pi * 0.5)  # noqa: E731
+        return integrate.quad(lambda e: density(e) * loss(slope * (at + e)), -8, 8, epsabs=1e-12)[0]
+
+    softplus = lambda v: math.log1p(math.exp(v))  # noqa: E731
+    of_d = lambda s: expected(lambda v: softplus(-v), 0.0, s) + expected(softplus, theta, s)  # noqa: E731
+    of_g = lambda a: expected(lambda v: softplus(-v), a, psi)  # noqa: E731
+    h = 1e-4
+    want = (-(of_g(theta + h) - of_g(theta - h)) / (2 * h), -(of_d(psi + h) - of_d(psi - h)) / (2 * h))
+    assert dirac.field(theta, psi, "instance-noise", 0.5) == pytest.approx(want, abs=1e-6)
 
 
 def test_pushed_densities() -> None:
