@@ -95,6 +95,9 @@ def test_noise_is_told_from_collapse() -> None:
     assert found["monitor/modes"] <= 3
     rows = [{"step": 100 * k, **found} for k in range(1, 20)]
     assert [a.kind for a in alarms(rows)] == ["noise"]
+    toy = log(monitor__modes=[3.0] * 20, monitor__all_modes=[8.0] * 20, monitor__spread=[4.0] * 20)
+    scattered = [r | {"monitor/high_quality": 0.1} for r in toy]  # between Gaussians, of which five are lost
+    assert [a.kind for a in alarms(scattered)] == ["collapse"]
     one = to_model(data.images[:1].expand(250, -1, -1, -1)) + 0.02 * noise
     rows = [{"step": 100 * k, **signs(one, data, "mnist-5k")} for k in range(1, 20)]
     assert {a.kind for a in alarms(rows)} == {"collapse", "sameness"}

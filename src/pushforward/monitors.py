@@ -113,13 +113,7 @@ def _lasting(rows: Sequence[tuple[int, bool]]) -> tuple[int, int] | None:
 def _collapse(rows: Sequence[dict[str, Any]]) -> Alarm | None:
     seen = [r for r in rows if "monitor/modes" in r]
     lasting = _lasting(
-        [
-            (
-                r["step"],
-                r["monitor/modes"] <= 0.8 * r["monitor/all_modes"] - 1e-9 and r.get("monitor/spread", 0.0) <= NOISY,
-            )
-            for r in seen
-        ]
+        [(r["step"], r["monitor/modes"] <= 0.8 * r["monitor/all_modes"] - 1e-9 and not _noisy(r)) for r in seen]
     )
     if lasting is None:
         return None
@@ -144,9 +138,13 @@ def _sameness(rows: Sequence[dict[str, Any]]) -> Alarm | None:
     )
 
 
+def _noisy(row: dict[str, Any]) -> bool:
+    """Noise is of one class to a classifier, and yet no two samples are alike. (Points of a mixture lie apart whenever they miss its narrow Gaussians.)"""
+    return "monitor/high_quality" not in row and bool(row.get("monitor/spread", 0.0) > NOISY)
+
+
 def _noise(rows: Sequence[dict[str, Any]]) -> Alarm | None:
-    """Noise is of one class to a classifier, and yet no two samples are alike."""
-    lasting = _lasting([(r["step"], r["monitor/spread"] > NOISY) for r in rows if "monitor/spread" in r])
+    lasting = _lasting([(r["step"], _noisy(r)) for r in rows])
     if lasting is None:
         return None
     return Alarm(
