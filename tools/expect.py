@@ -72,7 +72,7 @@ def of_family(recipe: str) -> tuple[str, str] | None:
 def of_collapse(recipe: str) -> tuple[str, str] | None:
     """On the ring and the grid, last weights."""
     said, cost = [], []
-    for data, name in (("ring-8", "ring of 8"), ("grid-25", "grid of 25")):
+    for data, name in (("ring-8", "ring of 8"), ("grid-25", "grid of 25"), ("grid-25-maxout", "grid of 25")):
         file = ROOT / f"docs/results/collapse-{data}.json"
         found = json.loads(file.read_text()) if file.exists() else {"rows": []}
         for r in found["rows"]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -119,7 +120,7 @@ def test_collapse_lab(tmp_path: Path) -> None:
 
 
 def test_repairs_of_the_toy_differ_from_it_by_one_thing() -> None:
-    def model(recipe: str) -> tuple[dict[str, object], dict[str, object]]:
+    def model(recipe: str) -> tuple[dict[str, Any], dict[str, Any]]:
         found = build.resolve(load_recipe(recipe)).model_dump(exclude={"about", "expect"})
         return found.pop("model"), found
 
@@ -132,6 +133,12 @@ def test_repairs_of_the_toy_differ_from_it_by_one_thing() -> None:
         mine, others = model(f"gan/{recipe}")
         assert {k for k in plain | mine if plain.get(k) != mine.get(k)} == keys
         assert others == rest
+    (alone, others), (packed, rest) = model("gan/toy-maxout"), model("gan/toy-maxout-pac2")
+    assert {k for k in alone if alone[k] != packed[k]} == {"pack"}
+    assert others["train"].pop("batch_size") * 2 == rest["train"].pop(
+        "batch_size"
+    )  # as many packs as there were points
+    assert others == rest
 
 
 def test_gaussian_lab(tmp_path: Path) -> None:

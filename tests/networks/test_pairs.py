@@ -40,6 +40,23 @@ def test_the_classic_mlp_pair_has_its_published_size() -> None:
     assert count(d) == 785 * 1024 + 1025 * 512 + 513 * 256 + 257
 
 
+def test_maxout_takes_the_largest_of_its_pieces() -> None:
+    d = MLPDiscriminator(shape=(2,), hidden=(3,), pieces=4).requires_grad_(False)
+    linear, x = d.body[1], torch.randn(5, 2)
+    by_hand = [
+        [
+            max(float(linear.weight[4 * unit + k] @ row + linear.bias[4 * unit + k]) for k in range(4))
+            for unit in range(3)
+        ]
+        for row in x
+    ]
+    torch.testing.assert_close(d.features(x), torch.tensor(by_hand))
+    with pytest.raises(ValueError, match="pieces = 0"):
+        MLPDiscriminator(shape=(2,), pieces=0)
+    with pytest.raises(ValueError, match="would not be read"):
+        MLPDiscriminator(shape=(2,), pieces=2, slope=0.0)
+
+
 def test_discriminators_give_logits_not_probabilities() -> None:
     for d in (MLPDiscriminator(shape=(1, 28, 28)), DCGANDiscriminator(shape=(1, 28, 28), width=8)):
         assert not any(isinstance(m, (nn.Sigmoid, nn.Tanh)) for m in d.modules())

@@ -74,6 +74,17 @@ class MLPGenerator(nn.Module):
         return self.body(z).reshape(-1, *self.shape)
 
 
+class Maxout(nn.Module):
+    """The largest of k linear pieces (Goodfellow et al. 2013, arXiv 1302.4389): (B, n k) -> (B, n), unit i of pieces i k to (i + 1) k - 1."""
+
+    def __init__(self, pieces: int) -> None:
+        super().__init__()
+        self.pieces = pieces
+
+    def forward(self, h: Tensor) -> Tensor:
+        return h.unflatten(1, (-1, self.pieces)).amax(dim=2)
+
+
 class MLPDiscriminator(nn.Module):
     """Data (B, *shape) to a logit (B,).
 
@@ -84,6 +95,7 @@ class MLPDiscriminator(nn.Module):
         slope: LeakyReLU's slope below zero.
         gain: Starts from orthogonal weights times this and no biases; None: from PyTorch's uniform ones.
         scale: What the data are multiplied by first.
+        pieces: Above 1, each unit is the largest of that many linear pieces (maxout) in place of LeakyReLU.
     """
 
     def __init__(
@@ -95,19 +107,24 @@ class MLPDiscriminator(nn.Module):
         slope: float = 0.2,
         gain: float | None = None,
         scale: float = 1.0,
+        pieces: int = 1,
     ) -> None:
         super().__init__()
         _check(hidden, slope, gain)
+        if pieces < 1:
+            raise ValueError(f"pieces = {pieces}: must be at least 1")
+        if pieces > 1 and slope != 0.2:
+            raise ValueError(f"slope = {slope} would not be read: units of {pieces} pieces have no slope of their own")
         if not 0 < scale < math.inf:
             raise ValueError(f"scale = {scale}: must be above 0 and finite")
         self.scale = scale
         layers: list[nn.Module] = [nn.Flatten()]
         width = math.prod(shape)
         for wide in hidden:
-            layers.append(maybe_spectral(_linear(width, wide, gain), norm))
+            layers.append(maybe_spectral(_linear(width, wide * pieces, gain), norm))
             if norm == "batch":
-                layers.append(nn.BatchNorm1d(wide))
-            layers.append(nn.LeakyReLU(slope, inplace=True))
+                layers.append(nn.BatchNorm1d(wide * pieces))
+            layers.append(Maxout(pieces) if pieces > 1 else nn.LeakyReLU(slope, inplace=True))
             width = wide
         self.body = nn.Sequential(*layers)
         self.width = width
