@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,9 @@ import torch
 from program import call, refused
 from torch import Tensor, nn
 
-from pushforward import anomaly, runs
-from pushforward.data.images import write_folder
+from pushforward import anomaly, build, runs
+from pushforward.config import load_recipe
+from pushforward.data.images import to_model, write_folder
 from pushforward.errors import ConfigError, DataError, NotSupported
 from pushforward.model import GenerativeModel, Phase
 
@@ -62,6 +64,72 @@ def test_an_energy_that_is_known_ranks_what_it_must(run: Path) -> None:
     assert table["noise 0.5"]["AUROC"].value == pytest.approx(float(pairs.mean()), abs=1e-12)
 
 
+def test_fields_grow_with_strangeness() -> None:
+    """Of a GAN the logit, of a density the likelihood: both high for what looks like data, so that their fields are minus these."""
+    x = torch.randn(5, 2)
+
+    class Density(Ink):
+        energy = None  # type: ignore[assignment]
+
+        def log_prob(self, x: Tensor) -> Tensor:
+            return -x.square().sum(dim=1)
+
+    density = Density()
+    assert torch.equal(anomaly.field_of(_Known(density)).value(x), x.square().sum(dim=1))
+    gan = build.build_model(build.resolve(load_recipe("gan/toy", data="ring-8")), (2,))
+    field = anomaly.field_of(gan)
+    with torch.no_grad():
+        assert torch.equal(field.value(x), -gan.discriminator(x))  # type: ignore[operator]
+
+
+def test_figures_are_under_their_own_names() -> None:
+    """Nine of ten inliers at 0 and one at 10 against outliers at 1: what each figure is can be counted."""
+    g = torch.Generator().manual_seed(0)
+    inliers = torch.cat([torch.zeros(90), torch.full((10,), 10.0)]).double()
+    outliers = torch.ones(50).double() + 1e-6 * torch.rand(50, generator=g).double()
+    found = anomaly.figures({"": inliers, "a": outliers})["a"]
+    assert found["AUROC"].value == pytest.approx(0.9)
+    assert found["FPR95, outliers positive"].value == pytest.approx(0.1)  # inliers above the outliers' 5 % quantile
+    assert found["FPR95, inliers positive"].value == pytest.approx(1.0)  # outliers below the inliers' 95 % quantile
+    ranked = [1] * 0 + [0] * 10 + [1] * 50  # from the strangest: ten inliers, then all outliers
+    hits = [sum(ranked[: i + 1]) / (i + 1) for i, is_outlier in enumerate(ranked) if is_outlier]
+    assert found["AUPR out"].value == pytest.approx(sum(hits) / len(hits), abs=0.01)
+    assert found["AUPR in"].value > 0.93
+    nan = outliers.clone()
+    nan[0] = torch.nan
+    with pytest.raises(NotSupported, match=r"\(a\)"):
+        anomaly.figures({"": inliers, "a": nan})
+    bad = inliers.clone()
+    bad[0] = torch.nan
+    with pytest.raises(NotSupported, match=r"\(inliers\)"):
+        anomaly.figures({"": bad, "a": outliers})
+
+
+def test_the_slope_is_the_gradients_norm() -> None:
+    class Half(Ink):
+        def energy(self, x: Tensor) -> Tensor:
+            return x.flatten(1).square().sum(dim=1) / 2 * self.unit
+
+    images = torch.randint(256, (3, 1, 4, 4), dtype=torch.uint8)
+    found = anomaly.evaluate_field(anomaly.field_of(Half()), images, slopes=True)
+    torch.testing.assert_close(found, to_model(images).flatten(1).norm(dim=1).double())
+
+
+def test_inliers_are_not_among_what_shifts_are_made_of(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = runs.load_run(run)
+    known = runs.Run(run, loaded.config, Ink(), 0, 0.0)
+    seen: dict[str, Tensor] = {}
+    monkeypatch.setattr(anomaly, "SHIFTS", {"same": lambda x, g: seen.setdefault("made of", x)})
+    monkeypatch.setattr(
+        anomaly, "evaluate_field", lambda f, x, **_: seen.setdefault(str(len(seen)), x)[:, 0, 0, 0].double()
+    )
+    anomaly.score(known, suite="shifts", n=100, quiet=True)
+    inliers = seen["1"]
+    made = seen["made of"]
+    assert len(inliers) == len(made) == 100
+    assert not (inliers.flatten(1)[:, None] == made.flatten(1)).all(dim=2).any()
+
+
 def test_the_ratio_is_the_difference_of_two_fields(run: Path) -> None:
     loaded = runs.load_run(run)
     report = anomaly.score(
@@ -79,6 +147,14 @@ def test_a_class_that_training_never_saw_is_a_set_of_its_own(run: Path) -> None:
     assert 9 not in train.labels.tolist()  # type: ignore[union-attr]
     report = anomaly.score(loaded, suite="shifts", n=50, quiet=True)
     assert "held-out class" in report.scores["energy"]
+    whole = runs.load_data(
+        loaded.config.model_copy(update={"data": loaded.config.data.model_copy(update={"without": None})}), "test"
+    )
+    nines = whole.images[whole.labels == 9][:50]  # type: ignore[union-attr]
+    with torch.no_grad():
+        torch.testing.assert_close(
+            report.outliers["energy"]["held-out class"], loaded.model.energy(to_model(nines)).double()
+        )  # type: ignore[operator]
 
 
 def test_the_command(run: Path, tmp_path: Path) -> None:
@@ -119,6 +195,16 @@ def test_what_cannot_score_says_so(tmp_path: Path, run: Path) -> None:
     write_folder(torch.zeros(3, 1, 8, 8, dtype=torch.uint8), wrong)
     with pytest.raises(DataError, match="shape"):
         anomaly.score(loaded, suite="none", files=[wrong], n=20)
+    one = tmp_path / "one"
+    write_folder(torch.zeros(1, 1, 28, 28, dtype=torch.uint8), one)
+    with pytest.raises(DataError, match="one image is too few"):
+        anomaly.score(loaded, suite="none", files=[one], n=20)
+    (tmp_path / "again").mkdir()
+    shutil.copytree(run, tmp_path / "again/pcd")
+    assert "two runs are named pcd" in refused("score", run, tmp_path / "again/pcd", "--suite", "shifts")
+    points = call("train", "energy/ebm-2d", "--set", "train.steps=1", "--quiet", "--out", tmp_path / "points")
+    assert points.returncode == 0, points.stderr
+    assert "trained on other shapes" in refused("score", run, "--background", tmp_path / "points")
     assert "at least one run" in refused("score", wrong)
     conditional = tmp_path / "conditional"
     call(
@@ -133,6 +219,20 @@ def test_what_cannot_score_says_so(tmp_path: Path, run: Path) -> None:
         conditional,
     )
     assert "unconditional GAN" in refused("score", conditional, "-n", 20)
+
+
+class _Known(GenerativeModel):
+    """Has the density of another, and no energy."""
+
+    def __init__(self, other: GenerativeModel) -> None:
+        super().__init__()
+        self.log_prob = other.log_prob  # type: ignore[attr-defined]
+
+    def phases(self) -> tuple[Phase, ...]:
+        return ()
+
+    def sample(self, n: int, **_: object) -> Tensor:
+        return torch.zeros(n, 1)
 
 
 def _without_energy() -> GenerativeModel:

@@ -122,6 +122,7 @@ def outlier_sets(
     shape: Sequence[int],
     files: Sequence[Path] = (),
     held_out: Tensor | None = None,
+    trained: str | None = None,
     seed: int = 0,
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Sets of images that are not the data, bytes, and those that could not be had.
@@ -132,12 +133,21 @@ def outlier_sets(
         shape: Of one image.
         files: Folders or arrays of your own.
         held_out: Images of a class that training never saw.
+        trained: The name of the data that the model was trained on.
         seed: Of the shifts.
     """
     if suite not in SUITES:
         raise ConfigError(f"--suite {suite}: {nearest(suite, SUITES)}")
     sets: dict[str, Tensor] = {}
+    given: dict[str, Tensor] = {}
     skipped: dict[str, str] = {}
+    for file in files:
+        images = load_path(file).images
+        if tuple(images.shape[1:]) != tuple(shape):
+            raise DataError(f"{file}: images of shape {tuple(images.shape[1:])}, the model's are {tuple(shape)}.")
+        if len(images) < 2:
+            raise DataError(f"{file}: one image is too few to score by; give at least two.")
+        given[f"{file} (given)" if str(file) in SHIFTS or str(file) in OTHERS else str(file)] = images
     if suite != "none":
         for name, shift in SHIFTS.items():
             sets[name] = shift(test, torch.Generator().manual_seed(derive_seed(seed, name)))
@@ -145,17 +155,19 @@ def outlier_sets(
         for name in OTHERS:
             try:
                 other = load(name, "test")
-                assert isinstance(other, ImageSet)
-                sets[name] = other.images[: len(test)]
             except DataError as error:
                 skipped[name] = str(error).split(". ")[0]
+                continue
+            assert isinstance(other, ImageSet)
+            if name == trained:
+                skipped[name] = "it is what the run was trained on"
+            elif tuple(other.shape) != tuple(shape):
+                skipped[name] = f"its images are {tuple(other.shape)}, the model's {tuple(shape)}"
+            else:
+                sets[name] = other.images[: len(test)]
     if held_out is not None:
         sets["held-out class"] = held_out
-    for file in files:
-        images = load_path(file).images
-        if tuple(images.shape[1:]) != tuple(shape):
-            raise DataError(f"{file}: images of shape {tuple(images.shape[1:])}, the model's are {tuple(shape)}.")
-        sets[str(file)] = images
+    sets |= given
     if not sets:
         raise ConfigError("nothing to score: give --suite mnist, or folders of images.")
     return sets, skipped
@@ -186,6 +198,12 @@ def score(
         Scores by name: the field itself, the norm of its slope, "typicality" (its distance from its mean on training images), and with a background the ratio.
     """
     train, test = runs.load_data(run.config, "train"), runs.load_data(run.config, "test")
+    if background is not None:
+        behind = runs.load_data(background.config, "test")
+        if not isinstance(behind, ImageSet) or not isinstance(test, ImageSet) or behind.shape != test.shape:
+            raise ConfigError(
+                f"--background {background.path}: it was trained on other shapes than {run.path}; give a run of the same."
+            )
     if not isinstance(train, ImageSet) or not isinstance(test, ImageSet):
         raise NotSupported("scoring is for images; this run was trained on points.")
     n = min(n, len(test) // 2)
@@ -199,7 +217,9 @@ def score(
         whole = runs.load_data(run.config.model_copy(update={"data": everything}), "test")
         assert isinstance(whole, ImageSet) and whole.labels is not None
         held_out = whole.images[whole.labels == run.config.data.without][:n]
-    sets, skipped = outlier_sets(suite, rest, shape=train.shape, files=files, held_out=held_out, seed=seed)
+    sets, skipped = outlier_sets(
+        suite, rest, shape=train.shape, files=files, held_out=held_out, trained=run.config.data.name, seed=seed
+    )
     seen = train.images[runs.spread(len(train), n)]
     fields = {"field": field_of(run.model)}
     if background is not None:
@@ -244,8 +264,9 @@ def figures(values: Mapping[str, Tensor]) -> dict[str, dict[str, Measurement]]:
     for name, outliers in values.items():
         if not name:
             continue
-        if torch.isnan(outliers).any() or torch.isnan(inliers).any():
-            raise NotSupported(f"the model gives no number for some images ({name or 'inliers'}).")
+        for which, scores in (("inliers", inliers), (name, outliers)):
+            if torch.isnan(scores).any():
+                raise NotSupported(f"the model gives no number for some images ({which}).")
         pair: dict[str, Any] = {"inliers": inliers, "outliers": outliers}
         out[name] = {
             "AUROC": auroc(**pair),

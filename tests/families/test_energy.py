@@ -19,8 +19,8 @@ from pushforward.data.batches import ImageBatches
 from pushforward.data.images import ImageSet
 from pushforward.errors import CheckpointError, ConfigError, Diverged, NotSupported, TrainingError
 from pushforward.families.energy import terms
-from pushforward.families.energy.guard import PATIENCE, SEEN, Guard
-from pushforward.families.energy.model import EnergyModel, Sampler, Term, Training
+from pushforward.families.energy.guard import LATE, PATIENCE, Guard
+from pushforward.families.energy.model import EnergyModel, Sampler, Term, Training, fold
 from pushforward.families.energy.replay import Replay, begin
 from pushforward.families.energy.terms import Context
 from pushforward.model import Batch
@@ -171,10 +171,11 @@ def numbered(rows: int = 6, depth: int = 5) -> Replay:
 
 def test_chains_are_distinct_and_written_back_where_they_were_drawn() -> None:
     replay, rows = numbered(), torch.arange(6)
-    x, which = replay.draw(rows, 0.0, SampleStream(3, rows), data=torch.zeros(6, 1))
+    x, which, anew = replay.draw(rows, 0.0, SampleStream(3, rows), data=torch.zeros(6, 1))
+    assert not anew.any()
     assert x.unique().numel() == 6
     assert torch.equal(x.squeeze(1), (rows * 5 + which).float())
-    replay.put(rows, which, x + 100, 7)
+    replay.put(rows, which, x + 100, 7, anew)
     moved = replay.chains.flatten() >= 100
     assert torch.equal(moved.nonzero().squeeze(1), rows * 5 + which)
     assert torch.equal(replay.age.flatten(), 7 * moved.int())
@@ -185,10 +186,13 @@ def test_restarts_have_their_share_and_their_age() -> None:
     replay = Replay(shape=(1,), rows=4000, depth=1, begin=lambda n, g: torch.full((n, 1), -1.0))
     replay.chains.fill_(5.0)
     replay.age.fill_(9)
-    x, _ = replay.draw(rows, 0.25, SampleStream(0, rows), data=torch.full((4000, 1), 2.0), share=0.5)
+    x, which, anew = replay.draw(rows, 0.25, SampleStream(0, rows), data=torch.full((4000, 1), 2.0), share=0.5)
     shares = [float((x == v).float().mean()) for v in (5.0, -1.0, 2.0)]
     assert shares == pytest.approx([0.75, 0.125, 0.125], abs=0.025)
-    assert torch.equal(replay.age[:, 0] == 0, (x != 5.0).squeeze(1))
+    assert torch.equal(anew, (x != 5.0).squeeze(1))
+    kept = rows % 2 == 0  # chains that are not written back keep their age
+    replay.put(rows[kept], which[kept], x[kept], 3, anew[kept])
+    assert torch.equal(replay.age[:, 0], torch.where(~kept, 9, torch.where(anew, 3, 12)).int())
 
 
 def test_a_row_draws_the_same_chains_whoever_else_is_there() -> None:
@@ -197,8 +201,8 @@ def test_a_row_draws_the_same_chains_whoever_else_is_there() -> None:
     for step in range(4):
         for replay, rows in ((whole, torch.arange(6)), (left, torch.arange(3)), (right, torch.arange(3, 6))):
             data = torch.zeros(len(rows), 1)
-            x, which = replay.draw(rows, 0.3, SampleStream(step, rows), data=data, share=0.5)
-            replay.put(rows, which, x + 0.5, 1)
+            x, which, anew = replay.draw(rows, 0.3, SampleStream(step, rows), data=data, share=0.5)
+            replay.put(rows, which, x + 0.5, 1, anew)
     assert torch.equal(whole.chains[:3], left.chains[:3])
     assert torch.equal(whole.chains[3:], right.chains[3:])
     assert not torch.equal(whole.chains[3:], left.chains[3:])
@@ -275,10 +279,120 @@ def test_samplers_stay_in_bounds_and_are_addressed(method: str) -> None:
     x = model.sample(20, generator=SampleStream(0, torch.arange(20)))
     assert float(x.abs().max()) <= 1
     if method != "langevin":
-        assert 0 < model.acceptance < 1
+        assert 0 < model.acceptance <= 1
     ways = list(model.trajectory(4, generator=SampleStream(0, torch.arange(4))))
     assert len(ways) == 6
     assert torch.equal(ways[-1], model.sample(4, generator=SampleStream(0, torch.arange(4))))
+
+
+@pytest.mark.parametrize(("method", "step"), [("mala", 0.1), ("hmc", 0.15)])
+def test_exact_samplers_leave_the_bounds_where_data_lies(method: str, step: float) -> None:
+    """Images of pixels at -1: a chain of E = 3 x within [-1, 1] must leave them, for a truncated exponential whose mean is known."""
+    model = small(Sampler(method=method, steps=150, step_size=step, leaps=5, start="data"))  # type: ignore[arg-type]
+
+    class Tilt(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.unit = nn.Parameter(torch.tensor(3.0))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.unit * x.flatten(1).sum(dim=1)
+
+    model.network = Tilt()
+    model.data = torch.full((1, 1, 2, 2), -1.0)
+    x = model.sample(2000, generator=SampleStream(0, torch.arange(2000)))
+    assert model.acceptance > 0.2
+    assert float(x.abs().max()) <= 1
+    mean = 1 / 3 - 1 / math.tanh(3.0)  # of exp(-3 x) on [-1, 1]
+    assert float(x.mean()) == pytest.approx(mean, abs=0.02)
+    second = 1 + 2 * (1 / 9 - 1 / math.tanh(3.0) / 3)  # E x^2 by parts
+    assert float(x.square().mean()) == pytest.approx(second, abs=0.03)
+
+
+def test_folding_mirrors_at_the_bounds() -> None:
+    x = torch.linspace(-7, 7, 401, dtype=torch.float64)
+    at = x.clone()
+    for _ in range(8):  # one mirror at a time
+        at = torch.where(at > 1, 2 - at, at)
+        at = torch.where(at < -1, -2 - at, at)
+    torch.testing.assert_close(fold(x, -1.0, 1.0), at)
+
+
+def test_looking_does_not_move_spectral_norm() -> None:
+    torch.manual_seed(0)
+    model = small()
+    model.network = ConvEnergy(shape=(1, 28, 28), width=4, norm="spectral").train()
+    model.shape = (1, 28, 28)
+    model.buffer = None
+    before = {k: v.clone() for k, v in model.network.state_dict().items()}
+    model.signs()
+    assert all(torch.equal(v, before[k]) for k, v in model.network.state_dict().items())
+    assert model.network.training
+
+
+def test_terms_are_weighed_and_watched_values_are_not() -> None:
+    weights = small().phases()[0].weights
+    assert weights is not None
+    assert weights["contrastive"] == 1.0
+    assert weights["magnitude"] == weights["denoising"] == 0.1
+    own = build.build_model(resolved(terms=[{"name": "contrastive"}, {"name": "magnitude", "weight": 0.3}]), (1, 8, 8))  # type: ignore[arg-type]
+    found = own.phases()[0].weights
+    assert found is not None
+    assert found["magnitude"] == 0.3 and found["data_energy"] == found["chain_ink"] == 0
+
+
+def test_training_moves_its_chains_as_told() -> None:
+    """On E = x the chains of training go down by steps x step_size / 2 x the clipped slope; without a clip by the slope of 1; and they stay within [-1, 1]."""
+
+    class Slope(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.unit = nn.Parameter(torch.tensor(1.0))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.unit * x.flatten(1).sum(dim=1)
+
+    def gone(**changes: object) -> float:
+        given = {"steps": 4, "step_size": 0.1, "temperature": 0.0, "depth": 1, "restart": 0.0} | changes
+        model = small(training=Training(**given))  # type: ignore[arg-type]
+        model.network = Slope()
+        model.buffer.chains.fill_(0.5)  # type: ignore[union-attr]
+        x, _ = ImageBatches(images(), batch_size=8, seed=0).next()
+        model.loss(batch_of(x))
+        return 0.5 - float(model.buffer.chains.mean())  # type: ignore[union-attr]
+
+    assert gone() == pytest.approx(4 * 0.05, abs=1e-3)
+    assert gone(clip=0.2) == pytest.approx(4 * 0.05 * 0.2, abs=1e-3)
+    assert gone(steps=100) == pytest.approx(1.5, abs=1e-3)  # to the bound and no further
+    noisy = [gone(temperature=t, steps=1) for t in (0.0, 0.5)]
+    assert noisy[0] == pytest.approx(0.05, abs=1e-3) and noisy[0] != noisy[1]
+    # chains that begin at the batch, a share `data` of them, are not kept
+    assert 0 < gone(data=0.5) < gone()
+
+
+def test_the_log_is_told_of_age_ink_and_variety() -> None:
+    model = small()
+    assert model.buffer is not None
+    model.buffer.age.fill_(7)
+    model.buffer.chains.copy_(torch.rand(model.buffer.chains.shape))
+    signs = model.signs()
+    assert signs["monitor/chain_age"] == 7
+    assert signs["monitor/buffer_distance"] == pytest.approx(
+        math.sqrt(64 / 6), rel=0.15
+    )  # of two uniform images, few of them the same
+    x = torch.full((8, 1, 8, 8), -1.0)
+    x[:, :, :2] = 1.0
+    found = model.loss(batch_of(x))
+    assert found["data_ink"].tolist() == [0.25] * 8
+
+
+def test_chains_from_data_and_from_the_buffer_are_picked_among_all() -> None:
+    model = small(Sampler(steps=1, step_size=1e-12, start="data"))
+    model.data = torch.linspace(-1, 1, 10).reshape(10, 1, 1, 1).expand(10, 1, 8, 8)
+    found = model.start(200, SampleStream(0, torch.arange(200)))
+    assert len(found[:, 0, 0, 0].unique()) == 10
+    buffer = numbered(rows=6, depth=5)
+    assert len(buffer.pick(500, SampleStream(0, torch.arange(500))).unique()) == 30
 
 
 def test_chains_start_where_they_are_told() -> None:
@@ -315,19 +429,33 @@ def test_contrastive_divergence_begins_at_the_batch() -> None:
 
 
 def test_a_tempered_sampler_says_so() -> None:
-    assert "tempered" in small().notes()[0]
-    assert "exp(-E / 0.00013)" in small().notes()[0]  # 0.05^2 / 20
-    assert small(Sampler(temperature=2.0)).notes() == ()
+    assert "tempered" in small().notes()[-1]
+    assert "exp(-E / 0.00013)" in small().notes()[-1]  # 0.05^2 / 20
+    assert "elsewhere no law" in small().notes()[-1]  # the clip
+    assert "exp(-E / 2)" in small(Sampler(temperature=2.0)).notes()[0]
+    assert small(Sampler()).notes() == ()
+    enough = Sampler(steps=9, step_size=20.0, noise=0.05, clip=0.03)
+    assert "cannot arrive" not in " ".join(small(enough).notes())
 
 
 # --- guards and retries -----------------------------------------------------------------------------------------
 
 
-def told(guard: Guard, **values: float) -> str | None:
-    means = {"data_energy": 0.0, "chain_energy": 0.1, "data_distance": 10.0, "chain_distance": 10.0} | values
+HEALTHY = {
+    "data_energy": 0.0,
+    "chain_energy": 0.001,
+    "data_spread": 0.01,
+    "data_distance": 10.0,
+    "chain_distance": 10.0,
+    "data_ink": 0.13,
+    "chain_ink": 0.12,
+}  # as on the default recipe, whose energies are small
+
+
+def told(guard: Guard, *, steps: int = PATIENCE + 10, **values: float) -> str | None:
     said = None
-    for _ in range(PATIENCE + 10):
-        said = guard.see({k: torch.tensor(means[k]) for k in SEEN})
+    for _ in range(steps):
+        said = guard.see({k: torch.tensor(v) for k, v in (HEALTHY | values).items()})
     return said
 
 
@@ -335,16 +463,44 @@ def test_the_guards_verdicts() -> None:
     assert told(Guard()) is None
     assert "grown to 5e+03" in str(told(Guard(), data_energy=5e3))
     assert "energies of chains" in str(told(Guard(), chain_energy=-5e3))
-    assert "below those of data" in str(told(Guard(), chain_energy=-3.0))
-    assert told(Guard(flip=5.0), chain_energy=-3.0) is None
-    assert "come together" in str(told(Guard(), chain_distance=0.1))
+    assert "below those of data" in str(told(Guard(), chain_energy=-0.011))  # by more than data's energies differ
+    assert told(Guard(), chain_energy=-0.009) is None
+    assert told(Guard(flip=5.0), chain_energy=-0.011) is None
+    assert "come together" in str(told(Guard(), chain_distance=0.9))
+    assert told(Guard(), chain_distance=1.1) is None
+
+
+def test_the_guards_late_verdicts() -> None:
+    """Chains that never leave the noise where they began are high, and inked as it is; before step 1,000 they may."""
+    for said, values in (
+        ("stuck at energies 0.11 above", {"chain_energy": 0.11}),
+        ("50% of the chains' pixels are inked, and 13% of the data's", {"chain_ink": 0.5}),
+        ("5% of the chains", {"data_ink": 0.4, "chain_ink": 0.05}),
+    ):
+        assert told(Guard(), steps=LATE - 1, **values) is None
+        assert said in str(told(Guard(), steps=LATE, **values))
+    assert told(Guard(), steps=LATE + 10, chain_energy=0.09, chain_ink=0.37) is None
+
+
+def test_the_guards_averages_forget_and_are_kept() -> None:
+    guard = Guard()
+    told(guard, steps=400)
+    assert told(guard, steps=1, chain_energy=-0.4) is None  # one step among fifty: an average of .007 below
+    after = [
+        guard.see({k: torch.tensor(v) for k, v in (HEALTHY | {"chain_energy": -0.02}).items()}) for _ in range(200)
+    ]
+    first = next(i for i, a in enumerate(after) if a is not None)
+    assert 10 < first < 60  # of the order of 1 / (1 - DECAY) = 50
+    other = Guard()
+    other.load_state_dict(guard.state_dict())
+    assert torch.equal(other.averages, guard.averages) and float(other.averages[-1]) == 601
 
 
 def test_a_model_that_diverges_says_so() -> None:
     model = small()
     finish = model.phases()[0].finish
     assert finish is not None
-    means = {k: torch.tensor(v) for k, v in zip(SEEN, (0.0, -9.0, 1.0, 1.0), strict=True)}
+    means = {k: torch.tensor(v) for k, v in (HEALTHY | {"chain_energy": -9.0}).items()}
     with pytest.raises(Diverged, match="energies 9 below"):
         for _ in range(PATIENCE):
             finish(means, 8)
@@ -462,6 +618,15 @@ def resolved(**changes: object) -> object:
         ({"network": None}, "'model.network' is missing"),
         ({"scale": 0.0}, "model.scale"),
         ({"jitter": -1.0}, "model.jitter"),
+        ({"terms": [{"name": "denoising"}], "chains": None, "jitter": 0.5}, "model.jitter: nothing reads it"),
+        ({"terms": [{"name": "denoising"}], "chains": None, "flip": 7.0}, "model.flip: nothing reads it"),
+        ({"sampler": {"start": "data"}}, "Choose it afterwards"),
+        ({"sampler": {"noise": 0.1, "temperature": 2.0}}, "nothing reads it where noise is set"),
+        ({"chains": {"step_size": 20.0, "noise": 0.1, "temperature": 2.0}}, "nothing reads it where noise is set"),
+        (
+            {"chains": {"steps": 1, "step_size": 0.1, "clip": 0.01, "noise": 0.0, "restart": 0.0}},
+            "of about 1000 moves a chain can go 0.5",
+        ),
         ({"temper": 1.0}, "unknown key 'model.temper'"),
     ],
 )
@@ -484,12 +649,19 @@ def test_samplers_are_chosen_after_training() -> None:
     change_sampler(model, "mala", ["steps=7", "temperature=0.5"])
     assert (model.sampler.method, model.sampler.steps, model.sampler.temperature) == ("mala", 7, 0.5)
     assert model.sampler.noise is None
+    change_sampler(model, "langevin", ["temperature=2.0"])  # forgets what is Langevin's own
+    assert (model.sampler.noise, model.sampler.clip, model.sampler.temperature) == (None, None, 2.0)
+    change_sampler(model, "mala", [])
     change_sampler(model, None, ["start=buffer"])
     assert (model.sampler.method, model.sampler.start) == ("mala", "buffer")
     with pytest.raises(ConfigError, match="without kept chains"):
         change_sampler(small(training=Training(data=1.0)), None, ["start=buffer"])
     with pytest.raises(ConfigError, match="did you mean"):
         change_sampler(model, None, ["stepsize=2"])
+    with pytest.raises(ConfigError, match="nothing reads it"):
+        change_sampler(small(), None, ["temperature=3"])
+    change_sampler(model := small(), None, ["step_size=1e-4", "noise=0"])
+    assert "in 4 moves they go 6e-06 at most" in model.notes()[0]
     assert sampler_table("hmc", "x")["method"] == "hmc"
 
 

@@ -15,7 +15,7 @@ from pushforward.families.energy import terms
 from pushforward.families.energy.model import EnergyModel, Sampler, Term, Training
 from pushforward.model import GenerativeModel
 from pushforward.networks import energies
-from pushforward.samplers.langevin import farthest
+from pushforward.samplers.langevin import implied_temperature, reach
 
 NETWORKS: Mapping[str, Callable[..., Any]] = {
     "conv": energies.ConvEnergy,
@@ -42,6 +42,7 @@ TERMS: Mapping[str, TermEntry] = {
     "sliced": TermEntry(terms.sliced),
 }
 _SCALARS = {"jitter", "flip", "initial", "scale"}
+SELDOM = 1e-3  # restarts a draw: chains that live longer are judged as if they lived so long
 _SUPPLIED = {"network", "shape", "terms", "sampler", "training", "rows"}
 
 
@@ -73,14 +74,24 @@ def resolve(table: Table) -> tuple[Table, tuple[str, ...]]:
         parts["chains"] = _chains_table(table.get("chains", {}), "model.chains")
     elif "chains" in table:
         raise ConfigError(f"model.chains: no term of this recipe uses chains ({', '.join(names)}). Leave it out.")
+    if parts["sampler"]["start"] == "data":
+        raise ConfigError(
+            'model.sampler.start = "data": training has no such chains to sample from. Choose it afterwards: `pushforward sample RUN --set start=data`.'
+        )
     if parts["sampler"]["start"] == "buffer" and (not needed or parts["chains"]["data"] == 1):
         raise ConfigError('model.sampler.start = "buffer": this recipe keeps no chains. Use "noise".')
     scalars = options_of(EnergyModel, {k: v for k, v in table.items() if k in _SCALARS}, "model", supplied=_SUPPLIED)
     for key, low in (("jitter", 0.0), ("flip", 0.0), ("scale", 1e-9)):
         if not low <= scalars[key] < math.inf:
             raise ConfigError(f"model.{key} = {scalars[key]}: must be {'above' if low else 'at least'} 0 and finite.")
+    defaults = options_of(EnergyModel, {}, "model", supplied=_SUPPLIED)
+    reads = {"contrastive", "magnitude"}  # what looks at energies, and not at slopes
+    unread = [] if needed else ["flip"] + ["jitter"] * (set(names) <= TERMS.keys() - reads)
+    for key in unread:
+        if key in table and table[key] != defaults[key]:
+            raise ConfigError(f"model.{key}: nothing reads it in a recipe of {', '.join(names)}. Leave it out.")
     if needed:
-        _can_move(parts["chains"], scalars["scale"])
+        _can_live(parts["chains"], scalars["scale"])
     return {**parts, **scalars}, ("energy",)
 
 
@@ -155,6 +166,10 @@ def sampler_table(given: Any, where: str) -> Table:
                 )
         if out["temperature"] == 0:
             raise ConfigError(f"{where}.temperature = 0: {out['method']} needs one above 0.")
+    elif out["noise"] is not None and out["temperature"] != Sampler.temperature:
+        raise ConfigError(
+            f"{where}.temperature = {out['temperature']}: nothing reads it where noise is set; a move of {out['step_size']:g} with noise {out['noise']:g} has the temperature {implied_temperature(out['step_size'], out['noise']):.2g}. Leave one of the two out (on the command line `--sampler langevin` forgets noise and clip)."
+        )
     if out["method"] != "hmc" and out["leaps"] != Sampler.leaps:
         raise ConfigError(f"{where}.leaps: {out['method']} makes none; it belongs to hmc.")
     return out
@@ -162,6 +177,10 @@ def sampler_table(given: Any, where: str) -> Table:
 
 def _chains_table(given: Any, where: str) -> Table:
     out = _checked(given, Training, where)
+    if out["noise"] is not None and out["temperature"] != Training.temperature:
+        raise ConfigError(
+            f"{where}.temperature = {out['temperature']}: nothing reads it where noise is set. Leave one of the two out."
+        )
     if out["data"] == 1:
         for key in ("depth", "restart", "restart_data"):
             if isinstance(given, dict) and given.get(key, getattr(Training, key)) != getattr(Training, key):
@@ -171,15 +190,12 @@ def _chains_table(given: Any, where: str) -> Table:
     return out
 
 
-def _can_move(chains: Table, scale: float) -> None:
-    """Refuse chains that cannot cross the data's range in all their life."""
+def _can_live(chains: Table, scale: float) -> None:
+    """Refuse kept chains that cannot cross the data's range in all their life, or in a thousand draws where they are never begun anew."""
     if chains["data"] == 1:
         return
-    life = chains["steps"] / chains["restart"] if chains["restart"] else math.inf
-    sd = chains["noise"] if chains["noise"] is not None else math.sqrt(chains["step_size"] * chains["temperature"])
-    if math.isinf(life):
-        return
-    far = farthest(math.ceil(life), chains["step_size"], chains["clip"]) + 3 * sd * math.sqrt(life)
+    life = chains["steps"] / max(chains["restart"], SELDOM)
+    far = reach(math.ceil(life), chains["step_size"], chains["temperature"], noise=chains["noise"], clip=chains["clip"])
     if far < 2 * scale:
         raise ConfigError(
             f"model.chains: in its life of about {life:.0f} moves a chain can go {far:.2g} at most, and data is {2 * scale:g} wide. Raise steps, step_size or clip, or lower restart."
@@ -196,7 +212,7 @@ def change_sampler(model: GenerativeModel, name: str | None, settings: Sequence[
 
     Args:
         model: An energy model.
-        name: Of a method; the model's own when None. Steps, step size, temperature and start are kept.
+        name: Of a method; the model's own when None. Steps, step size, temperature and start are kept; noise and clip, Langevin's own, are not.
         settings: KEY=VALUE, as under [model.sampler].
 
     Raises:
@@ -206,7 +222,7 @@ def change_sampler(model: GenerativeModel, name: str | None, settings: Sequence[
     if not isinstance(model, EnergyModel):
         raise NotSupported("this is no energy model: it has no chain to choose.")
     kept = {f.name: getattr(model.sampler, f.name) for f in fields(Sampler)}
-    if name is not None and name != kept["method"]:
+    if name is not None:
         kept = {k: kept[k] for k in ("steps", "step_size", "temperature", "start")} | {"method": name}
         kept["temperature"] = model.sampler.implied_temperature()
     sampler = make_sampler(sampler_table(override(kept, settings), "--set"))

@@ -245,6 +245,12 @@ def score(
     files = [t for t in targets if not runs.is_run(t)]
     if not found:
         raise ConfigError("name at least one run to score by.")
+    names = [t.resolve().name for t in found]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(
+                f"two runs are named {name}, and their scores would go to one folder; score them one by one, each with its --out."
+            )
     behind = None if background is None else runs.load_run(background)
     for target in found:
         report = anomaly.score(

@@ -21,10 +21,11 @@ from pushforward.metrics.likelihood import Kind, Likelihood, likelihood
 from pushforward.model import HasLogProb
 from pushforward.randomness import SampleStream, derive_seed
 from pushforward.runs import Run, load_data, spread
-from pushforward.samplers.annealed import annealed_log_z
+from pushforward.samplers.annealed import LogZ, annealed_log_z
 
 FEW = 500  # test samples of the densities that are dear: along the ODE
 CHAINS, LEVELS = 200, 500  # of AIS
+FEWEST = 5.0  # effective chains that an estimate may rest on
 
 
 def likelihood_of(run: Run, n: int, *, seed: int = 0) -> Likelihood | None:
@@ -36,7 +37,8 @@ def likelihood_of(run: Run, n: int, *, seed: int = 0) -> Likelihood | None:
         seed: Of dequantising noise, of probes and chains.
 
     Raises:
-        NotSupported: an energy whose training's chains were tempered (exp(-E) is not what they followed), or a value that is not finite.
+        NotSupported: an energy whose training's chains were tempered (exp(-E) is not what they followed) or whose log Z too few chains tell of, or a
+            value that is not finite.
     """
     model, data = run.model, load_data(run.config, "test")
     g = torch.Generator().manual_seed(derive_seed(seed, "likelihood"))
@@ -51,7 +53,7 @@ def likelihood_of(run: Run, n: int, *, seed: int = 0) -> Likelihood | None:
             None,
         )
     kind: Kind
-    unsure = 0.0  # what is added to the standard error: that of log Z
+    unsure, how = 0.0, ""  # what is added to the standard error, that of log Z, and how it was found
     if isinstance(model, Diffusion):
         x, kind = x[:FEW], "ODE"
         found = (
@@ -60,7 +62,9 @@ def likelihood_of(run: Run, n: int, *, seed: int = 0) -> Likelihood | None:
         )
     elif isinstance(model, EnergyModel):
         kind = "AIS"
-        found, unsure = _by_ais(model, _dequantised(x, g), g)
+        found, log_z = _by_ais(model, _dequantised(x, g), g)
+        unsure = (log_z.high - log_z.low) / (2 * 1.96)
+        how = f" and of log Z, 95 % interval {log_z.low:.1f} to {log_z.high:.1f} by {CHAINS} chains, in effect {log_z.effective:.0f}"
         found = found + offset
     elif isinstance(model, HasLogProb):
         kind = getattr(model, "kind", "exact")
@@ -74,7 +78,7 @@ def likelihood_of(run: Run, n: int, *, seed: int = 0) -> Likelihood | None:
     else:
         return None
     out = likelihood(found, dimensions=x[0].numel(), kind=kind)
-    method = f"{kind}; standard error of the mean" + (" and of log Z" if unsure else "")
+    method = f"{kind}; standard error of the mean{how}"
     nats = replace(out.nats, stderr=math.hypot(out.nats.stderr, unsure), method=method)
     bits = nats.stderr / (x[0].numel() * math.log(2))
     return Likelihood(nats, replace(out.bits_per_dim, stderr=bits, method=method), kind)
@@ -85,7 +89,7 @@ def _dequantised(x: Tensor, g: torch.Generator) -> Tensor:
     return x + (torch.rand(x.shape, generator=g) - 0.5) / 127.5 if x.ndim == 4 else x
 
 
-def _by_ais(model: EnergyModel, x: Tensor, g: torch.Generator) -> tuple[Tensor, float]:
+def _by_ais(model: EnergyModel, x: Tensor, g: torch.Generator) -> tuple[Tensor, LogZ]:
     if model.tempered:
         raise NotSupported(
             "likelihood: this energy was trained by a tempered sampler, so that exp(-E) is no density that it has learned. Leave the metric out."
@@ -93,9 +97,12 @@ def _by_ais(model: EnergyModel, x: Tensor, g: torch.Generator) -> tuple[Tensor, 
     d, scale = x[0].numel(), model.scale
     spread = Normal(torch.zeros(x.shape[1:]), scale * torch.ones(x.shape[1:]))
     base = Independent(spread, x.ndim - 1)
-    for p in model.parameters():
-        p.requires_grad_(False)
-    log_z = annealed_log_z(model.energy, base, CHAINS, levels=LEVELS, step_size=0.3 * scale / d**0.25, generator=g)
-    with torch.no_grad():
-        energies = torch.cat([model.energy(b) for b in x.split(500)])
-    return -energies.double() - log_z.value, (log_z.high - log_z.low) / (2 * 1.96)
+    with model.still():
+        log_z = annealed_log_z(model.energy, base, CHAINS, levels=LEVELS, step_size=0.3 * scale / d**0.25, generator=g)
+        with torch.no_grad():
+            energies = torch.cat([model.energy(b) for b in x.split(500)])
+    if log_z.effective < FEWEST:
+        raise NotSupported(
+            f"likelihood: annealed importance sampling rests on {log_z.effective:.1f} of {CHAINS} chains, too few to say what log Z is. Leave the metric out."
+        )
+    return -energies.double() - log_z.value, log_z

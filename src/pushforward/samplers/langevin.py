@@ -53,14 +53,17 @@ def implied_temperature(step_size: float, noise: float) -> float:
     return noise**2 / step_size
 
 
-def farthest(steps: int, step_size: float, clip: float | None) -> float:
-    """How far the slope can carry a coordinate in all: inf without a clip. Chains that must cross [-1, 1] need 2 and more.
+def reach(steps: int, step_size: float, temperature: float, *, noise: float | None, clip: float | None) -> float:
+    """How far a coordinate can go in all: inf without a clip, else the slope's part at most and three standard deviations of the noise's.
+
+    Chains that must cross [-1, 1] need 2 and more.
 
     Example:
-        >>> round(farthest(60, 0.02, 0.03), 6)
+        >>> round(reach(60, 0.02, 1.0, noise=0.0, clip=0.03), 6)
         0.018
     """
-    return math.inf if clip is None else steps * 0.5 * step_size * clip
+    sd = math.sqrt(step_size * temperature) if noise is None else noise
+    return math.inf if clip is None else steps * 0.5 * step_size * clip + 3 * sd * math.sqrt(steps)
 
 
 def walk_langevin(

@@ -266,14 +266,17 @@ class Trainer:
         self.check()
         if self.accelerator.num_processes > 1:
             self.model.collect(self.accelerator.gather)
-        if not self.accelerator.is_main_process:
-            return None
         weights = self.model.state_dict()
-        for name, w in weights.items():
+        for (
+            name,
+            w,
+        ) in weights.items():  # in every process: they hold the same, and one that raised alone would be waited for
             if w.is_floating_point() and not torch.isfinite(w).all():
                 raise Diverged(
                     f"step {self.step}: the weight {name} is no longer finite. The last good checkpoint stays; lower the learning rate."
                 )
+        if not self.accelerator.is_main_process:
+            return None
         tensors: dict[str, dict[str, Tensor]] = {"model": weights, "optimisers": {}}
         if self.ema is not None:
             tensors["ema"] = self.ema.state()
@@ -332,6 +335,7 @@ class Trainer:
         for phase in self.phases:
             self._restore_optimiser(phase, tensors["optimisers"], path)
         self.step, self.batches.position, self.seconds = state["step"], state["position"], state["seconds"]
+        self._unchecked.clear()  # what was seen after it is undone
         return state
 
     def _restore_optimiser(self, phase: Phase, saved: dict[str, Tensor], path: Path) -> None:

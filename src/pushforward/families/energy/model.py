@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -20,7 +21,7 @@ from pushforward.families.energy.replay import Initial, Replay, begin
 from pushforward.families.energy.terms import Context
 from pushforward.model import Batch, GenerativeModel, Phase, Terms
 from pushforward.randomness import Generator, SampleStream, draw_integers, draw_uniform
-from pushforward.samplers.langevin import Chains, implied_temperature, slope, walk_hmc, walk_langevin, walk_mala
+from pushforward.samplers.langevin import Chains, implied_temperature, reach, slope, walk_hmc, walk_langevin, walk_mala
 
 Method = Literal["langevin", "mala", "hmc"]
 Start = Literal["noise", "buffer", "data"]
@@ -132,7 +133,7 @@ class EnergyModel(GenerativeModel):
         training: Training,
         rows: int,
         jitter: float = 0.0,
-        flip: float = 2.0,
+        flip: float = 1.0,
         initial: Initial = "wide",
         scale: float = 1.0,
     ) -> None:
@@ -173,14 +174,16 @@ class EnergyModel(GenerativeModel):
         if chains is None:
             return found
         with torch.no_grad():
+            data, drawn = context.data_energy.detach(), context.chain_energy.detach()
             seen = {
-                "data_energy": context.data_energy.detach(),
-                "chain_energy": context.chain_energy.detach(),
+                "data_energy": data,
+                "chain_energy": drawn,
+                "data_spread": (data - data.mean()).abs(),
                 "data_distance": _apart(batch.x),
                 "chain_distance": _apart(chains),
             }
             if self.bounds is not None:
-                seen["chain_ink"] = (chains > 0).float().flatten(1).mean(dim=1)
+                seen |= {"data_ink": _ink(batch.x), "chain_ink": _ink(chains)}
         return found | seen
 
     def _negatives(self, batch: Batch) -> Tensor:
@@ -190,7 +193,7 @@ class EnergyModel(GenerativeModel):
         at_data = draw_uniform((len(rows),), generator=stream, device=batch.x.device) < t.data
         x = batch.x
         if self.buffer is not None:
-            kept, which = self.buffer.draw(rows, t.restart, stream, data=x, share=t.restart_data)
+            kept, which, anew = self.buffer.draw(rows, t.restart, stream, data=x, share=t.restart_data)
             x = torch.where(at_data.reshape(-1, *[1] * (x.ndim - 1)), x, kept)
         if x.ndim == 4:
             x = x.contiguous(memory_format=torch.channels_last)
@@ -200,7 +203,7 @@ class EnergyModel(GenerativeModel):
                 x = chains.x
         if self.buffer is not None:
             mine = ~at_data
-            self.buffer.put(rows[mine], which[mine], x[mine], t.steps)
+            self.buffer.put(rows[mine], which[mine], x[mine], t.steps, anew[mine])
         return x
 
     def _watch(self, means: Mapping[str, Tensor], images: int) -> None:
@@ -210,11 +213,24 @@ class EnergyModel(GenerativeModel):
             raise Diverged(f"the energy model has diverged: {wrong}.")
 
     def notes(self) -> tuple[str, ...]:
-        s = self.sampler
+        s, at = self.sampler, self.sampler.implied_temperature()
+        far = reach(s.steps, s.step_size, s.temperature, noise=s.noise, clip=s.clip)
+        if s.method == "langevin" and s.start == "noise" and far < 2 * self.scale:
+            said = f"chains from noise that cannot arrive: in {s.steps} moves they go {far:.2g} at most, and data is {2 * self.scale:g} wide."
+            return (said, *self._tempered(s, at))
+        return self._tempered(s, at)
+
+    @staticmethod
+    def _tempered(s: Sampler, at: float) -> tuple[str, ...]:
         if s.noise is None and s.clip is None:
-            return ()
+            return () if at == 1 else (f"a tempered sampler: it follows exp(-E / {at:.3g}), not exp(-E).",)
+        noise = f"noise {s.noise if s.noise is not None else 'as its step says'}"
+        if s.clip is None:
+            return (
+                f"a tempered sampler: {noise} on a step of {s.step_size:g}; what it follows is near exp(-E / {at:.2g}).",
+            )
         return (
-            f"a tempered sampler: noise {s.noise if s.noise is not None else 'as its step says'} and clip {s.clip} on a step of {s.step_size:g}; what it follows is near exp(-E / {s.implied_temperature():.2g}).",
+            f"a tempered sampler: {noise} and clip {s.clip} on a step of {s.step_size:g}. Where the slope stays below the clip it follows about exp(-E / {at:.2g}); elsewhere no law that is known.",
         )
 
     @property
@@ -226,7 +242,8 @@ class EnergyModel(GenerativeModel):
     def signs(self) -> dict[str, float]:
         """What the log is told when samples are drawn: the slope at noise, and how old and how varied the kept chains are."""
         stream = SampleStream(0, torch.arange(NOISE_PROBES, device=next(self.parameters()).device))
-        _, found = slope(self.energy, self._begin(NOISE_PROBES, stream))
+        with _Still(self.network):  # looking must not move spectral norm's iteration
+            _, found = slope(self.energy, self._begin(NOISE_PROBES, stream))
         signs = {"monitor/noise_slope": float(found.flatten(1).norm(dim=1).mean())}
         if self.buffer is not None:
             signs["monitor/chain_age"] = float(self.buffer.age.float().mean())
@@ -249,6 +266,10 @@ class EnergyModel(GenerativeModel):
     def averaged(self) -> nn.Module:
         return self.network
 
+    def still(self) -> AbstractContextManager[None]:
+        """The network in evaluation mode and without gradients of its weights, for a while."""
+        return _Still(self.network)
+
     # --- sampling -------------------------------------------------------------------------------------------
 
     def energy(self, x: Tensor) -> Tensor:
@@ -263,15 +284,14 @@ class EnergyModel(GenerativeModel):
 
     def walk(self, x: Tensor, *, generator: Generator | None = None) -> Iterator[Chains]:
         """The sampler's chain from x, a state at a time."""
-        energy = self.energy
-        if self.bounds is not None and self.sampler.method != "langevin":
-            energy = partial(_walled, self.energy, *self.bounds)
+        exact = self.bounds is not None and self.sampler.method != "langevin"
+        energy = partial(_mirrored, self.energy, *self.bounds) if self.bounds is not None and exact else self.energy
         if x.ndim == 4:
             x = x.contiguous(memory_format=torch.channels_last)
         with _Still(self.network):
             for chains in self.sampler.walk(energy, x, bounds=self.bounds, generator=generator):
                 self.acceptance = chains.acceptance
-                yield chains
+                yield chains._replace(x=fold(chains.x, *self.bounds)) if self.bounds is not None and exact else chains
 
     def start(self, n: int, generator: Generator | None = None) -> Tensor:
         """Where the sampler's chains begin, (n, *shape).
@@ -309,7 +329,12 @@ class EnergyModel(GenerativeModel):
             yield chains.x
 
 
-_WATCHED = ("data_energy", "chain_energy", "data_distance", "chain_distance", "chain_ink")
+_WATCHED = ("data_energy", "chain_energy", "data_spread", "data_distance", "chain_distance", "data_ink", "chain_ink")
+
+
+def _ink(x: Tensor) -> Tensor:
+    """Share of each image's values above the middle, (B,)."""
+    return (x > 0).float().flatten(1).mean(dim=1)
 
 
 def _apart(x: Tensor) -> Tensor:
@@ -318,13 +343,26 @@ def _apart(x: Tensor) -> Tensor:
     return (flat - flat.roll(1, dims=0)).norm(dim=1)
 
 
-def _walled(energy: Callable[[Tensor], Tensor], low: float, high: float, x: Tensor) -> Tensor:
-    """The energy within the bounds, infinite beyond: proposals that leave are refused."""
-    inside = ((x >= low) & (x <= high)).flatten(1).all(dim=1)
-    return energy(x) + torch.where(inside, 0.0, torch.inf)
+def fold(x: Tensor, low: float, high: float) -> Tensor:
+    """Mirrored at the bounds until it lies between them.
+
+    Example:
+        >>> fold(torch.tensor([-1.25, 0.5, 1.25, 3.5]), -1.0, 1.0).tolist()
+        [-0.75, 0.5, 0.75, -0.5]
+    """
+    wide = high - low
+    return high - ((x - low).remainder(2 * wide) - wide).abs()
 
 
-class _Still:
+def _mirrored(energy: Callable[[Tensor], Tensor], low: float, high: float, x: Tensor) -> Tensor:
+    """The energy unfolded over all space, each cell the mirror image of its neighbours: a chain on it, folded, has the law exp(-E) between the bounds.
+
+    Refusing what leaves the bounds would keep that law too, but pixels of images lie on them, and nearly every move in many dimensions leaves somewhere.
+    """
+    return energy(fold(x, low, high))
+
+
+class _Still(AbstractContextManager[None]):
     """The network in evaluation mode and without gradients of its weights, for a while."""
 
     def __init__(self, network: nn.Module) -> None:

@@ -65,11 +65,11 @@ class Replay(nn.Module):
 
     def draw(
         self, rows: Tensor, restart: float, generator: Generator, *, data: Tensor, share: float = 0.0
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """One chain of each row, each begun anew with the probability `restart`, of these the `share` at its row of `data`.
 
         Returns:
-            The chains (B, *shape), and which of its row's each is, (B,).
+            The chains (B, *shape), which of its row's each is (B,), and which were begun anew, bool (B,).
         """
         which = draw_integers(self.depth, (len(rows),), generator=generator, device=rows.device)
         anew = draw_uniform((len(rows),), generator=generator, device=rows.device) < restart
@@ -80,13 +80,12 @@ class Replay(nn.Module):
             at_data = draw_uniform((len(rows),), generator=generator, device=rows.device) < share
             fresh = torch.where(at_data.reshape(-1, *[1] * (data.ndim - 1)), data, fresh)
         x = self.chains[rows, which].float()
-        self.age[rows[anew], which[anew]] = 0
-        return torch.where(anew.reshape(-1, *[1] * (x.ndim - 1)), fresh, x), which
+        return torch.where(anew.reshape(-1, *[1] * (x.ndim - 1)), fresh, x), which, anew
 
-    def put(self, rows: Tensor, which: Tensor, x: Tensor, moves: int) -> None:
-        """Write chains back where they were drawn, `moves` older."""
+    def put(self, rows: Tensor, which: Tensor, x: Tensor, moves: int, anew: Tensor) -> None:
+        """Write chains back where they were drawn, `moves` older than they were, or than 0 where they were begun anew."""
         self.chains[rows, which] = x.to(self.chains.dtype)
-        self.age[rows, which] += moves
+        self.age[rows, which] = torch.where(anew, 0, self.age[rows, which]) + moves
 
     def pick(self, n: int, generator: Generator | None) -> Tensor:
         """n chains at random, with replacement, (n, *shape)."""
