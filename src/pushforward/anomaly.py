@@ -63,7 +63,8 @@ def field_of(model: GenerativeModel, *, ode_steps: int = 10) -> Field:
     if isinstance(model, HasEnergy):
         return Field("energy", model.energy)
     if isinstance(model, HasLogProb):
-        return Field("negative log-likelihood", lambda x: -model.log_prob(x))
+        smooth = not getattr(model, "bytes", False)  # of bytes a density has no slope
+        return Field("negative log-likelihood", lambda x: -model.log_prob(x), differentiable=smooth)
     if isinstance(model, Diffusion):
         denoiser = model.denoiser
 

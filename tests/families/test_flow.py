@@ -377,7 +377,7 @@ def bytes_in_model(values: Tensor) -> Tensor:
 
 
 def plain(bijection: Bijection, dequantiser: BijectionFlow | None = None) -> FlowModel:
-    return FlowModel(flow=BijectionFlow(bijection, (1,)), shape=(1, 1, 1), dequantiser=dequantiser)
+    return FlowModel(flow=BijectionFlow(bijection, (1, 1, 1), (1,)), shape=(1, 1, 1), dequantiser=dequantiser)
 
 
 class _Line(Bijection):

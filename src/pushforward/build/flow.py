@@ -77,7 +77,7 @@ def build(table: Table, shape: tuple[int, ...], batch_size: int) -> FlowModel:
     if images and table["flow"]["name"] == "residual":  # the one whose noise keeps the form of an image
         noise = (16 * shape[0], shape[1] // 4, shape[2] // 4)
     return FlowModel(
-        flow=BijectionFlow(bijection, noise),
+        flow=BijectionFlow(bijection, shape, noise),
         shape=shape,
         dequantiser=dequantiser,
         classes=classes,

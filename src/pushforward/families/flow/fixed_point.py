@@ -29,6 +29,7 @@ class FixedPoint:
         iterations: That each sample took, int64 (B,).
         converged: Whether its residual came under the tolerance, (B,).
         bound: Iterations after which the a priori bound is below the tolerance and so is the next move, (B,); inf where L is not below 1.
+        error: A bound on the distance to the fixed point, residual / (1 - L) in the Euclidean norm, (B,); inf where L is not below 1.
         rate: Largest ratio of one move to the one before, of each sample: an estimate of L from below, (B,).
     """
 
@@ -37,6 +38,7 @@ class FixedPoint:
     iterations: Tensor
     converged: Tensor
     bound: Tensor
+    error: Tensor
     rate: Tensor
 
 
@@ -81,20 +83,27 @@ def fixed_point(
         x = torch.where(going.reshape(-1, *[1] * (x.ndim - 1)), new, x)
         iterations += going
         residual = torch.where(going, largest, residual)
-        going = going & ~(largest < tolerance)
-        if not going.any() or not torch.isfinite(largest).all():
+        going = going & ~(largest < tolerance) & torch.isfinite(largest)
+        if not going.any():
             break
     # `residual` is of the last move; the point after it has at most L times as much, and is measured
-    residual = (move(x) - x).flatten(1).abs().amax(dim=1).double()
+    left = (move(x) - x).flatten(1).double()
+    residual = left.abs().amax(dim=1)
     converged = residual < tolerance
+    error = left.norm(dim=1) / (1 - lipschitz) if lipschitz < 1 else torch.full_like(residual, math.inf)
     bound = torch.full_like(residual, math.inf)
     if lipschitz < 1:
         log_l = math.log(max(lipschitz, 1e-300))
         moves = torch.log(tolerance / first.clamp(min=1e-300)) / log_l  # L^k |x_1 - x_0| bounds the move after the k-th
         bound = torch.maximum(moves + 1, moves + math.log(1 - lipschitz) / log_l).ceil().clamp(min=1)
     if strict and not converged.all():
-        worst = float(residual.max())
+        lost, fastest = ~converged, float(rate[~converged].max())
+        why = "the map does not contract"
+        if not torch.isfinite(residual[lost]).all():
+            why = "what goes in is not finite, or the map does not contract"
+        elif fastest < 1:
+            why = f"the map contracts, but too slowly for {most} iterations, or the tolerance {tolerance:g} is below what its precision can reach"
         raise NotSupported(
-            f"{int((~converged).sum())} of {len(x)} fixed points were not found in {most} iterations (residual {worst:.2g}, rate {float(rate.max()):.3f}): the map does not contract."
+            f"{int(lost.sum())} of {len(x)} fixed points were not found in {int(iterations[lost].max())} iterations (residual {float(residual[lost].max()):.2g}, rate {fastest:.3f}): {why}."
         )
-    return FixedPoint(x, residual, iterations, converged, bound, rate)
+    return FixedPoint(x, residual, iterations, converged, bound, error, rate)

@@ -61,8 +61,10 @@ def nsf(
     """Autoregressive rational-quadratic splines (Durkan et al. 2019); in one dimension a single learned spline. The spline acts within +-5, beyond is the identity."""
     import zuko
 
-    if transforms < 1 or bins < 2 or bound <= 0:
-        raise ValueError(f"transforms = {transforms}, bins = {bins}, bound = {bound}: at least 1 and 2, and above 0")
+    if transforms < 1 or not 2 <= bins <= MOST or not 0 < bound < math.inf:
+        raise ValueError(
+            f"transforms = {transforms}, bins = {bins}, bound = {bound}: at least 1, 2 to {MOST}, above 0 and finite"
+        )
     scale = _Scale(5.0 / bound)
     flow = zuko.flows.NSF(math.prod(shape), context, transforms=transforms, bins=bins, hidden_features=tuple(hidden))
     return Chain([scale, Zuko(flow, shape)])
@@ -191,8 +193,8 @@ def residual(
     """Contractive residual blocks with a scale for each channel between them; images are folded 2x2 into channels twice."""
     if context:
         raise ValueError("the residual flow takes no labels")
-    if blocks < 1 or not tolerance > 0:
-        raise ValueError(f"blocks = {blocks} and tolerance = {tolerance}: at least 1 and above 0")
+    if blocks < 1:
+        raise ValueError(f"blocks = {blocks}: must be at least 1")
     parts: list[Bijection] = []
     inner = tuple(shape)
     if len(shape) == 3:

@@ -12,7 +12,8 @@ with q uniform, or itself a flow (variational dequantisation, Ho et al. 2019, ar
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +22,7 @@ from torch.distributions import Distribution, constraints
 
 from pushforward.errors import NotSupported
 from pushforward.families.flow.bijections import Bijection
+from pushforward.families.flow.residual import EXACT, ResidualBlock
 from pushforward.model import Batch, GenerativeModel, Phase, Terms
 from pushforward.randomness import Generator, draw_integers, draw_normal, draw_uniform
 
@@ -32,34 +34,49 @@ class FlowDistribution(Distribution):
 
     Args:
         bijection: Data to noise.
-        shape: Of the noise.
-        context: (B, c), or None.
+        shape: Of one sample.
+        noise: Of its noise.
+        context: (B, *c), vectors or images, and the batch is then (B,); or None.
     """
 
     arg_constraints: dict[str, constraints.Constraint] = {}  # noqa: RUF012  torch's own form
     has_rsample = True
 
-    def __init__(self, bijection: Bijection, shape: Sequence[int], context: Tensor | None = None) -> None:
-        super().__init__(
-            torch.Size([]) if context is None else context.shape[:1], torch.Size(shape), validate_args=False
-        )
-        self.bijection, self.context = bijection, context
+    def __init__(
+        self, bijection: Bijection, shape: Sequence[int], noise: Sequence[int], context: Tensor | None = None
+    ) -> None:
+        batch = torch.Size([]) if context is None else context.shape[:1]
+        super().__init__(batch, torch.Size(shape), validate_args=False)
+        self.bijection, self.noise, self.context = bijection, torch.Size(noise), context
+
+    def _context(self, lead: torch.Size) -> Tensor | None:
+        """That of each sample where samples lead with these dimensions, (n, *c)."""
+        if self.context is None:
+            return None
+        own = self.context.shape[1:]
+        return self.context.expand(*lead, *own).reshape(-1, *own)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        z, ladj = self.bijection(value, self.context)
+        lead = torch.broadcast_shapes(value.shape[: value.ndim - len(self.event_shape)], self.batch_shape)
+        flat = value.expand(*lead, *self.event_shape).reshape(-1, *self.event_shape)
+        z, ladj = self.bijection(flat, self._context(lead))
         z = z.flatten(1)
-        return -0.5 * (z.square().sum(dim=1) + z.shape[1] * math.log(2 * math.pi)) + ladj
+        found: Tensor = -0.5 * (z.square().sum(dim=1) + z.shape[1] * math.log(2 * math.pi)) + ladj
+        return found.reshape(lead)
 
-    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        n = math.prod(sample_shape) if self.context is None else len(self.context)
-        return self.push(torch.randn(n, *self.event_shape))
+    def rsample(self, sample_shape: Sequence[int] = (), *, generator: Generator | None = None) -> Tensor:
+        """Samples (*sample_shape, *batch, *event), differentiable in the weights and the context."""
+        lead = torch.Size([*sample_shape, *self.batch_shape])
+        like = next(self.bijection.parameters(), torch.empty(0))
+        z = draw_normal((math.prod(lead), *self.noise), generator=generator, device=like.device).to(like.dtype)
+        return self.bijection.inverse(z, self._context(lead)).reshape(*lead, *self.event_shape)
 
     def push(self, z: Tensor) -> Tensor:
-        """Noise to data."""
+        """Noise to data, row by row of the context."""
         return self.bijection.inverse(z, self.context)
 
     def pull(self, x: Tensor) -> Tensor:
-        """Data to noise."""
+        """Data to noise, row by row of the context."""
         z: Tensor = self.bijection(x, self.context)[0]
         return z
 
@@ -67,12 +84,13 @@ class FlowDistribution(Distribution):
 class BijectionFlow(nn.Module):
     """context -> `FlowDistribution`."""
 
-    def __init__(self, bijection: Bijection, noise: Sequence[int]) -> None:
+    def __init__(self, bijection: Bijection, shape: Sequence[int], noise: Sequence[int] | None = None) -> None:
         super().__init__()
-        self.bijection, self.noise = bijection, tuple(noise)
+        self.bijection, self.shape = bijection, tuple(shape)
+        self.noise = self.shape if noise is None else tuple(noise)
 
     def forward(self, context: Tensor | None = None) -> FlowDistribution:
-        return FlowDistribution(self.bijection, self.noise, context)
+        return FlowDistribution(self.bijection, self.shape, self.noise, context)
 
 
 class FlowModel(GenerativeModel):
@@ -101,6 +119,7 @@ class FlowModel(GenerativeModel):
         self.bytes = len(self.shape) == 3
         self.dims = math.prod(self.shape)
         self.kind = "bound" if self.bytes else "exact"
+        self.estimated = any(isinstance(m, ResidualBlock) and m.dims > EXACT for m in flow.modules())
 
     def phases(self) -> tuple[Phase, ...]:
         whole = nn.ModuleList([self.flow] if self.dequantiser is None else [self.flow, self.dequantiser])
@@ -108,18 +127,25 @@ class FlowModel(GenerativeModel):
 
     def loss(self, batch: Batch) -> Terms:
         """Minus log-likelihood over (dimensions log 2): bits a dimension for bytes."""
-        found = self._log_prob(batch.x, self._context(batch.labels, len(batch.x)), batch.generator)
+        labels = batch.labels if self.classes is not None else None
+        found = self._log_prob(batch.x, self._context(labels, len(batch.x)), batch.generator)
         return {"bits_per_dim": -found / (self.dims * math.log(2))}
 
     @torch.no_grad()
     def prepare(self, x: Tensor, labels: Tensor | None = None) -> None:
         """Set what is set from data: histogram, scales."""
         y = self._continuous(x, torch.Generator().manual_seed(0))[0] if self.bytes else x
-        self.flow.bijection.prepare(y, self._context(labels, len(x)))
+        self.flow.bijection.prepare(y, self._context(labels if self.classes is not None else None, len(x)))
 
     def _context(self, labels: Tensor | None, n: int) -> Tensor | None:
         if self.classes is None:
+            if labels is not None:
+                raise NotSupported("this flow is unconditional: it was trained without labels and knows none.")
             return None
+        if labels is not None and bool(((labels < 0) | (labels >= self.classes)).any()):
+            raise NotSupported(
+                f"labels from {int(labels.min())} to {int(labels.max())}: this flow knows 0 to {self.classes - 1}."
+            )
         if labels is None:
             raise NotSupported("this flow was trained with labels: its density is of an image given its label.")
         return F.one_hot(labels, self.classes).float().to(next(self.parameters()).device)
@@ -132,7 +158,7 @@ class FlowModel(GenerativeModel):
             u = draw_uniform(x.shape, generator=generator, device=x.device)
             return (b + u) / LEVELS, constant
         law = self.dequantiser(x)
-        logit = law.push(draw_normal((len(x), *law.event_shape), generator=generator, device=x.device))
+        logit = law.push(draw_normal((len(x), *law.noise), generator=generator, device=x.device))
         log_q = law.log_prob(logit) - (F.logsigmoid(logit) + F.logsigmoid(-logit)).flatten(1).sum(dim=1)
         return (b + torch.sigmoid(logit).clamp(1e-6, 1 - 1e-6)) / LEVELS, constant - log_q
 
@@ -140,8 +166,20 @@ class FlowModel(GenerativeModel):
         added = torch.zeros(len(x), device=x.device)
         if self.bytes:
             x, added = self._continuous(x, generator)
-        found: Tensor = self.flow(context).log_prob(x)
+        with self._seeded(generator, len(x)):
+            found: Tensor = self.flow(context).log_prob(x)
         return found + added
+
+    @contextmanager
+    def _seeded(self, generator: Generator | None, n: int) -> Iterator[None]:
+        """torch's own generator seeded by ours, for log-determinants that are estimated."""
+        if not self.estimated:
+            yield
+            return
+        seed = int(draw_integers(2**31 - 1, (n,), generator=generator)[0])
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            yield
 
     # --- what a density can do ------------------------------------------------------------------------------
 
@@ -151,8 +189,17 @@ class FlowModel(GenerativeModel):
         """Log-likelihood in nats, (B, *shape) -> (B,): exact for points; for images, taken as bytes, a lower bound that tightens with `draws`.
 
         Raises:
-            NotSupported: a value is not finite; none is ever dropped.
+            NotSupported: a value is not finite (none is ever dropped); several draws of a flow whose log-determinant is an estimate, for the mean of
+                the exponentials of estimates lies above what they estimate.
         """
+        if draws < 1:
+            raise ValueError(f"draws = {draws}: must be at least 1")
+        if draws > 1 and self.estimated:
+            raise NotSupported(
+                "several draws of a flow whose log-determinant is an estimate would give no bound; take one."
+            )
+        if not torch.isfinite(x).all():
+            raise NotSupported("what a likelihood was asked of is not finite.")
         generator = generator or torch.Generator().manual_seed(0)
         context = self._context(labels, len(x))
         found = torch.stack([self._log_prob(x, context, generator) for _ in range(draws if self.bytes else 1)])
@@ -173,21 +220,32 @@ class FlowModel(GenerativeModel):
     def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Noise to data, (B, d) -> (B, *shape)."""
         law = self.flow(self._context(labels, len(z)))
-        x: Tensor = law.push(z.reshape(len(z), *law.event_shape))
+        x: Tensor = law.push(z.reshape(len(z), *law.noise))
         if not self.bytes:
             return x
         return ((x * LEVELS).floor().clamp(0, LEVELS - 1)) / 127.5 - 1
 
     @torch.no_grad()
-    def interpolate(self, a: Tensor, b: Tensor, steps: int) -> Tensor:
-        """Between pairs of samples along the sphere of their noise, (steps, B, *shape); the ends are a and b."""
-        p, q = self.encode(a), self.encode(b)
-        cosine = F.cosine_similarity(p, q).clamp(-1 + 1e-6, 1 - 1e-6)
-        angle = cosine.arccos()[:, None]
-        t = torch.linspace(0, 1, steps, device=p.device)
-        return torch.stack(
-            [self.decode((torch.sin((1 - s) * angle) * p + torch.sin(s * angle) * q) / torch.sin(angle)) for s in t]
-        )
+    def interpolate(self, a: Tensor, b: Tensor, steps: int, *, labels: Tensor | None = None) -> Tensor:
+        """Between pairs of samples, (steps, B, *shape); the ends are a and b.
+
+        The noise turns at an even speed from the one direction to the other, while its length goes evenly from the one to the other; where the
+        directions are all but opposite (on a line always), it goes straight.
+        """
+        if steps < 2:
+            raise ValueError(f"steps = {steps}: at least the two ends")
+        p, q = self.encode(a, labels), self.encode(b, labels)
+        long_p, long_q = (v.norm(dim=1, keepdim=True).clamp(min=1e-12) for v in (p, q))
+        angle = (p / long_p * (q / long_q)).sum(dim=1, keepdim=True).clamp(-1, 1).arccos()
+        straight = angle.sin() < 1e-3
+        found = []
+        for s in torch.linspace(0, 1, steps, device=p.device):
+            turned = (torch.sin((1 - s) * angle) * p / long_p + torch.sin(s * angle) * q / long_q) / angle.sin().clamp(
+                min=1e-3
+            )
+            along = turned * ((1 - s) * long_p + s * long_q)
+            found.append(self.decode(torch.where(straight, (1 - s) * p + s * q, along), labels))
+        return torch.stack(found)
 
     @torch.no_grad()
     def sample(self, n: int, *, labels: Tensor | None = None, generator: Generator | None = None) -> Tensor:
