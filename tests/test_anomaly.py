@@ -82,6 +82,13 @@ def test_fields_grow_with_strangeness() -> None:
         assert torch.equal(field.value(x), -gan.discriminator(x))  # type: ignore[operator]
 
 
+def test_bytes_have_no_slope() -> None:
+    config = build.resolve(load_recipe("flow/multiscale-mnist", ["model.flow.width=4", "model.flow.steps=1"]))
+    assert not anomaly.field_of(build.build_model(config, (1, 28, 28))).differentiable
+    points = build.resolve(load_recipe("flow/nsf-2d"))
+    assert anomaly.field_of(build.build_model(points, (2,))).differentiable
+
+
 def test_figures_are_under_their_own_names() -> None:
     """Nine of ten inliers at 0 and one at 10 against outliers at 1: what each figure is can be counted."""
     g = torch.Generator().manual_seed(0)

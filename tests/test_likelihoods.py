@@ -15,6 +15,7 @@ from pushforward import runs
 from pushforward.build import resolve
 from pushforward.config import load_recipe
 from pushforward.data.toy import DENSITIES, Mixture
+from pushforward.errors import NotSupported
 from pushforward.evaluation.likelihoods import likelihood_of
 from pushforward.families.diffusion.denoisers import GaussianDenoiser
 from pushforward.families.energy.model import EnergyModel
@@ -56,7 +57,7 @@ def test_an_energy_by_ais(known: Mixture) -> None:
     assert found is not None
     assert found.kind == "AIS"
     assert found.nats.value == pytest.approx(exact(known, 1000), abs=0.1)
-    assert "log Z" in found.nats.method
+    assert "log Z, 95 % interval" in found.nats.method and "in effect" in found.nats.method
     assert found.nats.stderr > float(known.log_prob(known.sample(1000)).std()) / math.sqrt(1100)
 
 
@@ -69,6 +70,75 @@ def test_a_diffusion_model_by_its_ode(known: Mixture) -> None:
     assert found is not None
     assert found.kind == "ODE"
     assert found.nats.value == pytest.approx(exact(known, 500), abs=0.03)
+
+
+def test_images_are_bytes_made_continuous_and_the_offset_is_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A density of 1 over [-1, 1]^d gives each byte 1 / 127.5 of it: log2(127.5) bits a dimension."""
+    seen: list[Tensor] = []
+
+    def flat(denoiser: object, x: Tensor, **_: object) -> Tensor:
+        seen.append(x)
+        return torch.zeros(len(x))
+
+    monkeypatch.setattr("pushforward.evaluation.likelihoods.ode_log_prob", flat)
+    small = ["model.network.width=16", "train.batch_size=8", "train.steps=1", 'train.precision="no"']
+    config = resolve(load_recipe("diffusion/edm", small))
+    run = runs.Run(Path(), config, runs.make_trainer(config, runs.load_data(config)).model.eval(), 1, 0.0)
+    found = likelihood_of(run, 700)
+    assert found is not None
+    assert found.bits_per_dim.value == pytest.approx(math.log2(127.5))
+    assert found.nats.method.startswith("ODE, n = 500;")
+    x = torch.cat(seen)
+    byte = (x + 1) * 127.5
+    assert float((byte - byte.round()).abs().mean()) == pytest.approx(0.25, abs=0.01)  # uniform within their bytes
+    assert float((byte - byte.round()).abs().max()) <= 0.5 + 1e-4
+
+
+def test_labels_go_with_their_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = [
+        "model.classes=10",
+        "train.steps=1",
+        "train.batch_size=8",
+        'train.precision="no"',
+        "model.flow.width=4",
+        "model.flow.steps=1",
+    ]
+    config = resolve(load_recipe("flow/multiscale-mnist", small))
+    run = runs.Run(Path(), config, runs.make_trainer(config, runs.load_data(config)).model.eval(), 1, 0.0)
+    told: list[tuple[Tensor, Tensor]] = []
+
+    def log_prob(x: Tensor, *, labels: Tensor, generator: object) -> Tensor:
+        told.append((x, labels))
+        return torch.zeros(len(x))
+
+    monkeypatch.setattr(run.model, "log_prob", log_prob)
+    found = likelihood_of(run, 60)
+    assert found is not None and found.nats.method.startswith("bound given the label;")
+    test = runs.load_data(config, "test")
+    images = {bytes(i.flatten().tolist()): int(k) for i, k in zip(test.images, test.labels, strict=True)}  # type: ignore[union-attr, arg-type]
+    x, labels = (torch.cat(t) for t in zip(*told, strict=True))
+    assert [images[bytes(((i + 1) * 127.5).round().to(torch.uint8).flatten().tolist())] for i in x] == labels.tolist()
+    assert len(labels.unique()) > 5
+
+
+def test_an_estimate_that_rests_on_few_chains_is_refused(known: Mixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A narrow law by importance sampling from a wide one, without annealing."""
+    run = run_of("energy/ebm-2d")
+    assert isinstance(run.model, EnergyModel)
+
+    class Narrow(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.unit = nn.Parameter(torch.ones(()))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.unit * 1e4 * (x - 2).square().sum(dim=1)
+
+    run.model.network = Narrow()
+    monkeypatch.setattr("pushforward.evaluation.likelihoods.LEVELS", 1)
+    with pytest.raises(NotSupported, match="rests on"):
+        likelihood_of(run, 100)
+    assert all(p.requires_grad for p in run.model.parameters())
 
 
 def test_a_flow_exactly_and_a_gan_not_at_all(known: Mixture) -> None:

@@ -760,7 +760,8 @@ def cells_seconds(lab: dict[str, Any]) -> float:
         return 0.0
     asked = lab["settings"]
     tables = [found for name in COLLAPSES if (found := read(f"collapse-{name}")) is not None]
-    (mine,) = (t for t in tables if t["data"] == asked["data"] and t["steps"] == asked["steps"])
+    told = (asked["data"], asked["recipes"])
+    (mine,) = (t for t in tables if (t["data"], ",".join(r["recipe"] for r in t["rows"])) == told)
     return float(sum(r["cpu_seconds"] for r in mine["rows"]) * mine["seeds"])
 
 

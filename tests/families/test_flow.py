@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -37,10 +38,19 @@ from pushforward.families.flow.bijections import (
     checkerboard,
 )
 from pushforward.families.flow.fixed_point import fixed_point
-from pushforward.families.flow.model import BijectionFlow, FlowModel
-from pushforward.families.flow.residual import SWISH_SLOPE, Bounded, LipSwish, ResidualBlock, log_det, norm_bound
+from pushforward.families.flow.model import BijectionFlow, FlowDistribution, FlowModel
+from pushforward.families.flow.residual import (
+    SWISH_SLOPE,
+    Bounded,
+    LipSwish,
+    ResidualBlock,
+    _series,
+    log_det,
+    norm_bound,
+)
 from pushforward.families.flow.splines import LEAST, rational_quadratic
-from pushforward.networks.couplings import ConvConditioner, MLPConditioner
+from pushforward.model import Batch
+from pushforward.networks.couplings import ConvConditioner, MLPConditioner, _Gated
 from pushforward.randomness import SampleStream
 from pushforward.training.optimisers import adam
 from pushforward.training.trainer import Trainer
@@ -81,6 +91,8 @@ MAPS: dict[str, tuple[Callable[[], Bijection], tuple[int, ...], int]] = {
         0,
     ),
     "residual": (lambda: ResidualBlock(POINTS, hidden=(16,), tolerance=1e-11), POINTS, 0),
+    "residual, images": (lambda: ResidualBlock((1, 4, 4), hidden=(4,), tolerance=1e-11), (1, 4, 4), 0),
+    "library: nsf, wide": (lambda: library.nsf(shape=POINTS, context=0, transforms=2, bins=6, hidden=(16,), bound=10.0), POINTS, 0),
     "library: coupling": (lambda: library.coupling(shape=(1, 4, 4), context=0, levels=2, steps=2, width=8, checkerboards=2), (1, 4, 4), 0),
     "library: coupling by splines": (lambda: library.coupling(shape=(1, 4, 4), context=3, levels=2, steps=2, width=8, checkerboards=2, bins=3), (1, 4, 4), 3),
     "library: coupling-points": (lambda: library.coupling_points(shape=POINTS, context=3, transforms=4, hidden=(8,)), POINTS, 3),
@@ -256,6 +268,110 @@ def test_samples_follow_the_density() -> None:
     assert float(found.mean()) == pytest.approx(exact, abs=4 * float(found.std()) / math.sqrt(20_000))
 
 
+def test_a_flow_is_a_distribution() -> None:
+    """Shapes as torch.distributions has them, in the dtype of the weights, from a generator."""
+    torch.manual_seed(0)
+    law = BijectionFlow(case("library: nsf")[0], POINTS)(torch.randn(4, 3, dtype=torch.float64))
+    assert (law.batch_shape, law.event_shape) == ((4,), (2,))
+    g = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        x = law.rsample((3, 5), generator=g)
+        assert x.shape == (3, 5, 4, 2) and x.dtype == torch.float64
+        assert law.log_prob(x).shape == (3, 5, 4)
+        one = FlowDistribution(law.bijection, POINTS, POINTS, law.context[2:3])  # type: ignore[index]
+        torch.testing.assert_close(law.log_prob(x)[1, :, 2], one.log_prob(x[1, :, 2:3])[:, 0])
+        assert torch.equal(
+            law.rsample((2,), generator=torch.Generator().manual_seed(3)),
+            law.rsample((2,), generator=torch.Generator().manual_seed(3)),
+        )
+        free = BijectionFlow(case("library: nsf, wide")[0], POINTS)()
+        assert free.sample().shape == (2,) and free.log_prob(free.sample()).shape == ()
+        assert free.sample((3, 4)).shape == (3, 4, 2)
+    image = BijectionFlow(case("library: coupling")[0], (1, 4, 4), (16,))()
+    with torch.no_grad():
+        assert image.sample((3,)).shape == (3, *image.event_shape)
+
+
+def test_a_wide_spline_acts_as_far_as_it_says() -> None:
+    bijection = shaken(library.nsf(shape=(1,), context=0, transforms=1, bins=6, bound=10.0))
+    _, ladj = bijection(torch.tensor([[11.0], [12.0], [7.0]], dtype=torch.float64))
+    torch.testing.assert_close(ladj[:2], torch.full((2,), math.log(0.5), dtype=torch.float64))
+    assert abs(float(ladj[2].detach()) - math.log(0.5)) > 1e-3
+
+
+def test_couplings_take_turns() -> None:
+    """What one lets stand the next one moves."""
+    flow = library.coupling(shape=(1, 8, 8), context=0, levels=2, steps=2, width=4, checkerboards=2)
+    masks = [m.mask for m in flow.modules() if isinstance(m, Coupling)]
+    pairs = [(masks[0], masks[1]), (masks[2], masks[3]), (masks[4], masks[5])]
+    assert len(masks) == 6 and all(torch.equal(a + b, torch.ones_like(a + b)) for a, b in pairs)
+    points = [
+        m.mask
+        for m in library.coupling_points(shape=(3,), context=0, transforms=2, hidden=(4,)).modules()
+        if isinstance(m, Coupling)
+    ]
+    assert torch.equal(points[0] + points[1], torch.ones(1, 3))
+
+
+def test_prepare_reaches_every_scale() -> None:
+    torch.manual_seed(0)
+    flow = MultiScale([Chain([ActNorm(2)]), Chain([ActNorm(4)])], [IMAGE, (4, 2, 2)])
+    x = 5 * torch.randn(500, *IMAGE) + 3
+    flow.prepare(x)
+    z = flow(x)[0].detach()
+    assert float(z.mean()) == pytest.approx(0, abs=0.05) and float(z.std()) == pytest.approx(1, abs=0.05)
+    assert float(z.mean(dim=0).abs().max()) < 0.3
+    model = FlowModel(
+        flow=BijectionFlow(library.coupling_points(shape=POINTS, context=0, transforms=2, hidden=(4,)), POINTS),
+        shape=POINTS,
+    )
+    points = 7 * torch.randn(500, 2) + 20
+    model.prepare(points)
+    assert float(model.encode(points).detach().std()) == pytest.approx(1, abs=0.05)
+
+
+def test_equalise_learns_by_its_own_slope() -> None:
+    """The log-density's gradient in the logits is the counts less their expectation."""
+    bijection = shaken(Equalise(8))
+    x = torch.rand(40, 1, 1, 1, dtype=torch.float64)
+    (found,) = torch.autograd.grad(bijection(x)[1].sum(), bijection.logits)  # type: ignore[arg-type]
+    counts = (x * 8).long().flatten().bincount(minlength=8)
+    torch.testing.assert_close(found.double(), counts - 40 * bijection.logits.detach().double().softmax(0))  # type: ignore[operator, union-attr]
+
+
+def test_interpolation_turns_and_does_not_explode() -> None:
+    model = FlowModel(flow=BijectionFlow(library._Scale(1.0), (3,)), shape=(3,))
+    a, b = torch.tensor([[2.0, 0.0, 0.0]]), torch.tensor([[0.0, 4.0, 0.0]])
+    ways = model.interpolate(a, b, 5)
+    assert ways[2].norm() == pytest.approx(3.0)  # half way round, and half way from length 2 to 4
+    assert ways[2, 0, 0] == pytest.approx(float(ways[2, 0, 1]))
+    opposite = model.interpolate(a, -2 * a, 3)
+    torch.testing.assert_close(opposite[:, 0, 0], torch.tensor([2.0, -1.0, -4.0]))
+    with pytest.raises(ValueError, match="two ends"):
+        model.interpolate(a, b, 1)
+
+
+def test_labels_are_those_it_knows() -> None:
+    model = FlowModel(flow=BijectionFlow(library.nsf(shape=POINTS, context=3), POINTS), shape=POINTS, classes=3)
+    x, labels = torch.randn(4, 2), torch.tensor([0, 1, 2, 2])
+    ways = model.interpolate(x[:2], x[2:], 3, labels=labels[:2])
+    torch.testing.assert_close(ways[0], x[:2], rtol=0, atol=1e-4)
+    with pytest.raises(NotSupported, match="knows 0 to 2"):
+        model.log_prob(x, torch.tensor([0, 1, 2, 7]))
+    with pytest.raises(NotSupported, match="unconditional"):
+        FlowModel(flow=BijectionFlow(library.nsf(shape=POINTS, context=0), POINTS), shape=POINTS).encode(x, labels)
+    with pytest.raises(NotSupported, match="not finite"):
+        model.log_prob(x * math.nan, labels)
+
+
+def test_the_conditioners_gate() -> None:
+    torch.manual_seed(0)
+    block = _Gated(3)
+    x = torch.randn(2, 3, 4, 4)
+    a, b = block.last(torch.nn.functional.silu(block.first(torch.nn.functional.silu(x)))).chunk(2, dim=1)
+    torch.testing.assert_close(block(x), x + a / (1 + (-b).exp()))
+
+
 # --- residual flows ---------------------------------------------------------------------------------------------
 
 
@@ -264,6 +380,13 @@ def matrix_of(weight: Tensor, side: int) -> Tensor:
     c = weight.shape[1]
     unit = torch.eye(c * side**2, dtype=weight.dtype).reshape(-1, c, side, side)
     return torch.nn.functional.conv2d(unit, weight, padding=weight.shape[2] // 2).flatten(1).T
+
+
+def test_the_bound_of_a_convolution_can_be_reached() -> None:
+    """A sum over 3 x 3 pixels: on a large image its norm is all but 9, and 9 is the bound."""
+    weight = torch.ones(1, 1, 3, 3, dtype=torch.float64)
+    norm = float(torch.linalg.matrix_norm(matrix_of(weight, 24), ord=2))
+    assert 8.8 < norm <= float(norm_bound(weight)) * (1 + 1e-9) == pytest.approx(9.0)
 
 
 @pytest.mark.parametrize("shape", [(4, 3, 3, 3), (2, 5, 3, 3), (3, 3, 5, 5)])
@@ -339,18 +462,133 @@ def test_a_trained_residual_flow_contracts_and_inverts() -> None:
     assert largest > 0.3, "the blocks do nothing: the bounds above say nothing"
 
 
-def test_the_series_is_unbiased() -> None:
+@pytest.mark.parametrize("a", [0.6, -0.6])
+def test_the_series_is_unbiased(a: float) -> None:
+    """g = a x in 20 dimensions: log det = 20 log(1 + a) and its slope in a is 20 / (1 + a), with most terms left to chance."""
     torch.manual_seed(0)
-    block = shaken(ResidualBlock((20,), hidden=(32,), lipschitz=0.7), 0.3)
-    assert isinstance(block, ResidualBlock)
-    x = torch.randn(3, 20, dtype=torch.float64)
-    mean, error = log_det(block, x, repeats=3000)
-    jacobian = torch.func.vmap(torch.func.jacrev(lambda v: v + block.g(v[None])[0]))(x)  # type: ignore[misc]
-    exact = torch.linalg.slogdet(jacobian).logabsdet
-    assert ((mean - exact).abs() < 4 * error).all()
-    assert float(error.max()) < 0.1 * float(exact.abs().max())
+    factor = torch.tensor(a, dtype=torch.float64, requires_grad=True)
+    values, slopes = [], []
+    for _ in range(4000):
+        _, ladj = _series(lambda v: factor * v, torch.randn(1, 20, dtype=torch.float64), sure=1, stop=0.4)
+        (slope,) = torch.autograd.grad(ladj.sum(), factor)
+        values.append(float(ladj))
+        slopes.append(float(slope))
+    for found, exact in ((values, 20 * math.log(1 + a)), (slopes, 20 / (1 + a))):
+        error = float(np.std(found)) / math.sqrt(len(found))
+        assert abs(float(np.mean(found)) - exact) < 4 * error
+        assert error < 0.05 * abs(exact)
+        assert abs(20 * a - exact) > 10 * error or found is slopes  # the first term alone is not it
+
+
+@pytest.mark.parametrize("a", [0.9, -0.9])
+def test_the_stated_error_of_a_log_determinant_is_its_own(a: float) -> None:
+    """Even where |J| is near 1: the spread of independent estimates is what each says of itself, and they are near what is known."""
+
+    class Steep(ResidualBlock):
+        def g(self, x: Tensor) -> Tensor:
+            return a * x
+
+    torch.manual_seed(0)
+    block, x = Steep((20,), hidden=(4,), lipschitz=0.95), torch.randn(1, 20, dtype=torch.float64)
+    found = [log_det(block, x, repeats=20) for _ in range(60)]
+    means, errors = (torch.stack([f[k] for f in found]).flatten() for k in (0, 1))
+    assert float(means.mean()) == pytest.approx(20 * math.log(1 + a), abs=4 * float(means.std()) / math.sqrt(60) + 1e-3)
+    assert 0.6 < float(errors.square().mean().sqrt()) / float(means.std()) < 1.6
+
+
+def test_log_det_is_exact_in_few_dimensions() -> None:
     one, zero = log_det(ResidualBlock((2,), hidden=(4,)), torch.randn(3, 2))
     assert not zero.any() and one.shape == (3,)
+
+
+def test_the_inverse_of_a_steep_block_is_as_exact_as_it_says() -> None:
+    """Linear and near its bound, where a small residual is a large error: in float32 too, and with gradients."""
+    torch.manual_seed(0)
+    block = ResidualBlock((2,), hidden=(), lipschitz=0.97, tolerance=1e-6)
+    layer = block.body[0].layer  # type: ignore[union-attr]
+    with torch.no_grad():
+        layer.weight.copy_(-0.97 * torch.eye(2))  # type: ignore[operator, union-attr]
+        layer.bias.zero_()  # type: ignore[operator, union-attr]
+    z = torch.tensor([[0.03, -0.015]])
+    solved = block.solve(z)
+    exact = (z.double() / (1 - layer.weight.double().abs().amax())).detach()  # type: ignore[operator, union-attr]
+    assert float((solved.x - exact).abs().max()) < 1e-6
+    assert float((solved.x - exact).norm()) <= float(solved.error) * (1 + 1e-6) <= 1e-6
+    assert solved.x.dtype == torch.float64
+    at = z.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(block.inverse(at)[:, 0].sum(), at)
+    torch.testing.assert_close(gradient, torch.tensor([[1 / 0.03, 0.0]]), rtol=1e-3, atol=1e-3)
+    with pytest.raises(NotSupported, match="too slowly for 2 iterations"):
+        ResidualBlock((2,), hidden=(8,), lipschitz=0.97, most=2).solve(z)
+    assert math.prod(
+        m.largest for m in ResidualBlock((2,), hidden=(8, 8), lipschitz=0.9).body if isinstance(m, Bounded)
+    ) == pytest.approx(0.9)
+
+
+def test_gradients_of_the_inverse() -> None:
+    """By finite differences, in the noise and in a weight, through the fixed point."""
+    torch.manual_seed(0)
+    block = shaken(ResidualBlock((3,), hidden=(6,), lipschitz=0.8, tolerance=1e-12), 0.3)
+    z = torch.randn(2, 3, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda v: block.inverse(v), z.clone().requires_grad_(), eps=1e-5, atol=1e-7, rtol=0)
+    weight = block.body[0].layer.weight  # type: ignore[union-attr, index]
+
+    def total() -> float:
+        with torch.no_grad():
+            return float((block.inverse(z) * torch.arange(6).reshape(2, 3)).sum())
+
+    (found,) = torch.autograd.grad((block.inverse(z) * torch.arange(6).reshape(2, 3)).sum(), weight)  # type: ignore[arg-type]
+    with torch.no_grad():
+        weight[1, 2] += 1e-5  # type: ignore[index, operator]
+        up = total()
+        weight[1, 2] -= 2e-5  # type: ignore[index, operator]
+        down = total()
+    assert float(found[1, 2]) == pytest.approx((up - down) / 2e-5, abs=1e-6)
+
+
+def test_the_shipped_residual_flow_inverts_after_some_training() -> None:
+    """The recipe's own twelve blocks, both ways, to a hundred thousandth."""
+    config = build.resolve(load_recipe("flow/residual-2d", ["train.steps=60", 'train.precision="no"']))
+    trainer = runs.make_trainer(config, runs.load_data(config))
+    for _ in trainer.steps(60):
+        pass
+    model = trainer.model.eval()
+    assert isinstance(model, FlowModel)
+    x = DENSITIES["moons"].sample(300, generator=SampleStream(0, torch.arange(300)))
+    with torch.no_grad():
+        assert float((model.decode(model.encode(x)) - x).abs().max()) <= 1e-5
+        z = torch.randn(300, 2, generator=torch.Generator().manual_seed(0))
+        assert float((model.encode(model.decode(z)) - z).abs().max()) <= 1e-5
+
+
+def test_a_residual_flow_of_images_contracts_and_inverts() -> None:
+    """Sixteen channels of 2 x 2, trained a little: the image's inverse, the Lipschitz constant that was measured, and the seeded estimate."""
+    torch.manual_seed(0)
+    table = {"family": "flow", "flow": {"name": "residual", "blocks": 2, "hidden": [8], "lipschitz": 0.9}}
+    config = build.resolve(parse({"model": table, "optimiser": {"flow": {"lr": 5e-3}}}, "t"))
+    model = build.build_model(config, (1, 8, 8))
+    assert isinstance(model, FlowModel) and model.estimated
+    x = to_model(torch.randint(256, (32, 1, 8, 8), dtype=torch.uint8))
+    model.prepare(x)
+    optimiser = adam(model.parameters(), lr=5e-3)
+    for k in range(30):
+        optimiser.zero_grad()
+        model.loss(Batch(x, None, k, SampleStream(k, torch.arange(32))))["bits_per_dim"].mean().backward()
+        optimiser.step()
+    with torch.no_grad():
+        z = model.encode(x)
+        law = model.flow()
+        y = ((x + 1) * 127.5 + 0.5) / 256
+        assert float((law.push(z.reshape(32, 16, 2, 2)) - y).abs().max()) <= 1e-5
+        torch.testing.assert_close(model.decode(z), x, rtol=0, atol=1e-6)
+        one, two = (model.log_prob(x, generator=torch.Generator().manual_seed(7)) for _ in range(2))
+        assert torch.equal(one, two)
+    block = next(m for m in model.modules() if isinstance(m, ResidualBlock))
+    h = torch.randn(16, 2, 2)
+    jacobian = torch.autograd.functional.jacobian(lambda v: block.g(v[None])[0].flatten(), h).reshape(64, 64)
+    assert 0.1 < float(torch.linalg.matrix_norm(jacobian, ord=2)) <= 0.9
+    with pytest.raises(NotSupported, match="take one"):
+        model.log_prob(x, draws=2)
 
 
 def test_fixed_points_by_hand() -> None:
@@ -360,8 +598,24 @@ def test_fixed_points_by_hand() -> None:
     torch.testing.assert_close(found.x, 2 * b, rtol=0, atol=2e-6)
     assert found.iterations.tolist() == [21, 23, 1]  # the k-th move is b 2^(1 - k)
     torch.testing.assert_close(found.rate[:2], torch.full((2,), 0.5, dtype=torch.float64))
-    assert (found.iterations <= found.bound).all()
-    assert (found.residual < 1e-6).all()
+    assert found.bound.tolist() == [21, 23, 1]  # L^(k - 1) |x_1 - x_0| < tolerance
+    assert found.residual[0] == 2.0**-21  # of where it stands, not of the last move
+    assert found.error[0] == 2.0**-20
+    assert found.x[0] == 2 - 2.0**-20  # it stayed there while the second went on
+    slow = fixed_point(lambda x: 0.9 * x + b, torch.zeros(3, 1, dtype=torch.float64), lipschitz=0.9, tolerance=1e-6)
+    assert slow.bound[0] == math.ceil(math.log(1e-6 * 0.1) / math.log(0.9))  # L^k / (1 - L) |x_1 - x_0| < tolerance
+    bent = fixed_point(
+        lambda x: torch.where(x > 1, 0.9 * x, 0.1 * x + 0.8), torch.full((1, 1), 10.0, dtype=torch.float64)
+    )
+    assert float(bent.rate) == pytest.approx(0.9)
+    sick = fixed_point(
+        lambda x: x / 2 + b, torch.tensor([[0.0], [math.nan], [0.0]], dtype=torch.float64), lipschitz=0.5, strict=False
+    )
+    assert sick.converged.tolist() == [True, False, True]
+    with pytest.raises(NotSupported, match=r"1 of 3 fixed points were not found in 1 iterations .* not finite"):
+        fixed_point(lambda x: x / 2 + b, torch.tensor([[0.0], [math.nan], [0.0]], dtype=torch.float64))
+    with pytest.raises(NotSupported, match="below what its precision can reach"):
+        fixed_point(lambda x: torch.cos(x) / 2 + 1, torch.full((1, 1), 3.0), tolerance=0.0, most=100)
     with pytest.raises(NotSupported, match="1 of 2 fixed points"):
         fixed_point(lambda x: torch.tensor([[0.5], [1.5]]) * x + 1, torch.zeros(2, 1), most=50)
     loose = fixed_point(lambda x: 1.5 * x + 1, torch.zeros(2, 1), most=50, strict=False)
@@ -513,6 +767,14 @@ def test_temperature_is_the_noises() -> None:
             change_sampler(model, None, settings)
     with pytest.raises(NotSupported, match="one pass"):
         change_sampler(model, "heun", [])
+
+
+def test_variational_dequantising_is_there_where_it_is_asked_for() -> None:
+    table = {"family": "flow", "flow": {"name": "coupling", "levels": 1, "steps": 1, "width": 4}}
+    for how in ("uniform", "variational"):
+        config = build.resolve(parse({"model": table | {"dequantise": how}, "optimiser": {"flow": {"lr": 1e-3}}}, "t"))
+        model = build.build_model(config, (1, 8, 8))
+        assert (model.dequantiser is not None) == (how == "variational")  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("name", [r for r in recipe_names() if r.startswith("flow/")])

@@ -554,3 +554,14 @@ def test_samples_along_one_walk_are_those_of_each_length() -> None:
     for moves, x in found.items():
         change_sampler(model, None, [f"steps={moves}"])
         assert torch.equal(x, to_bytes(runs.sample(model, 7, seed=5, batch_size=4)))
+
+
+def test_the_paradoxs_scores() -> None:
+    """By bits: strange is what costs many, what is far from the usual cost on either side, and what costs more than the background."""
+    from pushforward.labs.ood_paradox import scored
+
+    flow, background = torch.tensor([1.0, 2.0, 4.0]), torch.tensor([0.5, 3.0, 3.0])
+    found = scored(flow, background, 2.0)
+    assert found["likelihood"].tolist() == [1.0, 2.0, 4.0]
+    assert found["typicality"].tolist() == [1.0, 0.0, 2.0]
+    assert found["ratio"].tolist() == [0.5, -1.0, 1.0]

@@ -114,13 +114,19 @@ class Judge:
 
     def judge(self, judged: Candidate, features: Features, *, target: str | None = None) -> dict[str, Any]:
         """Figures and warnings of one candidate, as plain numbers; `target` is where it came from, for what only a run can tell."""
-        warnings = size_warnings(self.side.n, len(judged.x), features.features.shape[1])
+        by_samples = set(self.metrics) - {"likelihood"}
+        warnings = size_warnings(self.side.n, len(judged.x), features.features.shape[1]) if by_samples else []
         if judged.x.ndim == 4:
             warnings += image_warnings(judged.x, train=None if self.side.train is None else self.side.train.images)
         values = measure(Sides(self.side.real, features, self.train), self.metrics)
         if "likelihood" in self.metrics and target is not None and is_run(Path(target)):
-            found = likelihood_of(load_run(Path(target)), self.side.n)
+            run = load_run(Path(target))
+            found = likelihood_of(run, self.side.n)
             if found is not None:
+                if run.config.data.name != self.side.name:
+                    warnings.append(
+                        f"its likelihood is of the test samples of {run.config.data.name}, what it was trained on."
+                    )
                 values |= (
                     {"bits per dim": found.bits_per_dim, "nats": found.nats}
                     if judged.x.ndim == 4

@@ -53,6 +53,7 @@ def likelihood_of(run: Run, n: int, *, seed: int = 0) -> Likelihood | None:
             None,
         )
     kind: Kind
+    given = ""
     unsure, how = 0.0, ""  # what is added to the standard error, that of log Z, and how it was found
     if isinstance(model, Diffusion):
         x, kind = x[:FEW], "ODE"
@@ -68,17 +69,19 @@ def likelihood_of(run: Run, n: int, *, seed: int = 0) -> Likelihood | None:
         found = found + offset
     elif isinstance(model, HasLogProb):
         kind = getattr(model, "kind", "exact")
-        given = getattr(model, "classes", None) is not None
+        known = getattr(model, "classes", None) is not None
+        given = " given the label" if known else ""
         with torch.no_grad():
             parts = []
             for index in torch.arange(len(x)).split(250):
-                told = {"labels": labels[index]} if given and labels is not None else {}
+                told = {"labels": labels[index]} if known and labels is not None else {}
                 parts.append(model.log_prob(x[index], generator=g, **told))  # type: ignore[call-arg]
         found = torch.cat(parts)
     else:
         return None
     out = likelihood(found, dimensions=x[0].numel(), kind=kind)
-    method = f"{kind}; standard error of the mean{how}"
+    fewer = f", n = {len(x)}" if len(x) < n else ""
+    method = f"{kind}{given}{fewer}; standard error of the mean{how}"
     nats = replace(out.nats, stderr=math.hypot(out.nats.stderr, unsure), method=method)
     bits = nats.stderr / (x[0].numel() * math.log(2))
     return Likelihood(nats, replace(out.bits_per_dim, stderr=bits, method=method), kind)

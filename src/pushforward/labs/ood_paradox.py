@@ -81,11 +81,8 @@ def run(
         name: {k: evaluate_field(f, x) / bits for k, f in fields.items()}
         for name, x in {"": inliers, "train": some(train, n), **sets}.items()
     }
-    centre = values.pop("train")["flow"].mean()
-    scores = {
-        name: {"likelihood": v["flow"], "typicality": (v["flow"] - centre).abs(), "ratio": v["flow"] - v["background"]}
-        for name, v in values.items()
-    }
+    centre = float(values.pop("train")["flow"].mean())
+    scores = {name: scored(v["flow"], v["background"], centre) for name, v in values.items()}
     table: Table = {}
     for name in sets:
         table[name] = {"bits": float(values[name]["flow"].mean())}
@@ -120,6 +117,11 @@ def _draw(bits: dict[str, Tensor], table: Table, path: Path) -> None:
         )
         right.set_yticklabels(list(table), fontsize=8)
         right.legend(fontsize=8)
+
+
+def scored(flow: Tensor, background: Tensor, centre: float) -> dict[str, Tensor]:
+    """Three scores of strangeness from bits a dimension by a flow and its background, and the mean of the flow's on training images."""
+    return {"likelihood": flow, "typicality": (flow - centre).abs(), "ratio": flow - background}
 
 
 def findings(table: Table, own: float, other: str = "") -> list[Finding]:

@@ -21,19 +21,23 @@ SHOWN = {
     "nats": "-log p (nats)",
 }
 """Columns of a result table, key -> heading, in this order; those that were measured are shown."""
+LIKELIHOODS = ("bits per dim", "nats")  # whose method begins with the kind: exact, bound, ODE, AIS
 
 
 def cell(values: dict[str, Any], key: str) -> str:
-    """A value with its standard error, "-" where there is none.
+    """A value with its standard error, "-" where there is none; a likelihood with its kind.
 
     Example:
         >>> cell({"a": {"value": 12.345, "stderr": 0.25}}, "a"), cell({}, "a")
         ('12.35 ± 0.25', '-')
+        >>> cell({"nats": {"value": 1.5, "stderr": None, "method": "ODE, n = 500; standard error of the mean"}}, "nats")
+        '1.5 (ODE, n = 500)'
     """
     if key not in values:
         return "-"
     value, stderr = values[key]["value"], values[key]["stderr"]
-    return number(value, stderr) if stderr is None else f"{number(value, stderr)} ± {number(stderr, stderr)}"
+    said = number(value, stderr) if stderr is None else f"{number(value, stderr)} ± {number(stderr, stderr)}"
+    return f"{said} ({values[key]['method'].split(';')[0]})" if key in LIKELIHOODS else said
 
 
 def number(value: float, stderr: float | None) -> str:

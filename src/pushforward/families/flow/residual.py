@@ -129,6 +129,11 @@ class ResidualBlock(Bijection):
         return _series(self.g, x, sure=SURE, stop=(1 - self.lipschitz**2) / 2)
 
     @torch.no_grad()
+    def prepare(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Nothing to set, and no log-determinant asked for."""
+        return x + self.g(x)
+
+    @torch.no_grad()
     def _plain(self) -> Callable[[Tensor], Tensor]:
         """g in float64 with its weights bounded once, and not at every pass."""
         layers: list[Callable[[Tensor], Tensor]] = []
@@ -164,8 +169,10 @@ class ResidualBlock(Bijection):
             x.register_hook(partial(self._adjoint, at, out))
         return x
 
-    def _adjoint(self, at: Tensor, out: Tensor, gradient: Tensor) -> Tensor:
+    def _adjoint(self, at: Tensor, out: Tensor, gradient: Tensor | None) -> Tensor | None:
         """y with y + J^T y = gradient."""
+        if gradient is None:
+            return None
 
         def move(y: Tensor) -> Tensor:
             with torch.enable_grad():
