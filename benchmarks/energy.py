@@ -152,9 +152,15 @@ def main() -> None:
         )
         return
     lines = args.out.read_text().splitlines() if args.out.exists() else []
-    done = {(r["recipe"], r["seed"], r["minutes"], tuple(r["settings"])) for r in map(json.loads, lines)}
+    done = {
+        (r["recipe"], r["seed"], r["minutes"], tuple(r["settings"]), "1024" not in r["lengths"])
+        for r in map(json.loads, lines)
+    }
     cells = [
-        (r, s) for s in args.seeds for r in args.recipes if (r, s, args.cpu_minutes, tuple(args.settings)) not in done
+        (r, s)
+        for s in args.seeds
+        for r in args.recipes
+        if (r, s, args.cpu_minutes, tuple(args.settings), args.quick) not in done
     ]
 
     def work(cell: tuple[str, int]) -> None:

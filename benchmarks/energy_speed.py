@@ -161,7 +161,9 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     runs = [json.loads(v) for v in Path("docs/results/energy.jsonl").read_text().splitlines()]
-    steps = statistics.mean(r["steps"] for r in runs if r["recipe"] == "energy/pcd" and not r["settings"])
+    steps = statistics.mean(
+        r["steps"] for r in runs if r["recipe"] == "energy/pcd" and not r["settings"] and r["minutes"] >= 10
+    )
     calls = {name: partial(_timed, make(), args.calls) for name, (make, _) in WORKS.items()}
     found: dict[str, list[float]] = {name: [] for name in WORKS}
     for k in range(args.rounds + 1):
