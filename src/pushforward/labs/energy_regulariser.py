@@ -18,12 +18,13 @@ RECIPE = "energy/pcd"
 DENOISING = '{name = "denoising", weight = 0.01, sigma = 0.1, widest = 0.5, scale = 4.4721}'
 
 
-def _terms(weight: float) -> str:
+def terms_of(weight: float) -> str:
+    """The recipe's terms as a setting, the penalty with this weight; without it for 0."""
     magnitude = f'{{name = "magnitude", weight = {weight}}}, ' if weight else ""
     return f'model.terms=[{{name = "contrastive"}}, {magnitude}{DENOISING}]'
 
 
-ENTRIES = {name: (RECIPE, _terms(w)) for name, w in (("none", 0.0), ("0.1", 0.1), ("1", 1.0))}
+ENTRIES = {name: (RECIPE, terms_of(w)) for name, w in (("none", 0.0), ("0.1", 0.1), ("1", 1.0))}
 
 
 def run(

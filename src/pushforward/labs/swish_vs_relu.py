@@ -10,15 +10,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from pushforward.labs import Finding
-from pushforward.labs.contest import Rows, above, below, contest, draw, figures, more_often
+from pushforward.labs.contest import Rows, above, at_least, below, contest, draw, figures, more_often
 from pushforward.labs.energies import energy_figures
+from pushforward.labs.energy_regulariser import terms_of
 
 RECIPE = "energy/pcd"
-ENTRIES = {name: (RECIPE, f'model.network.activation="{name}"') for name in ("swish", "relu")}
 
 
 def run(
-    out: Path, *, data: str = "mnist-5k", seeds: int = 3, cpu_seconds: float = 240.0, n: int = 1000, chains: int = 100, quiet: bool = False
+    out: Path, *, data: str = "mnist-5k", seeds: int = 3, cpu_seconds: float = 240.0, n: int = 1000, chains: int = 100, regulariser: float = 0.1, quiet: bool = False
 ) -> list[Finding]:  # fmt: skip
     """Train with both activations.
 
@@ -29,12 +29,15 @@ def run(
         cpu_seconds: Of training, each.
         n: Samples judged of each.
         chains: From data, whose drift is measured.
+        regulariser: Weight of the penalty on the squares of energies; the recipe's own is 0.1.
         quiet: Show no progress.
     """
+    at_least(0, regulariser=regulariser)
+    entries = {a: (RECIPE, f'model.network.activation="{a}"', terms_of(regulariser)) for a in ("swish", "relu")}
     look = energy_figures(data, RECIPE, chains=chains)
     rows = contest(
         out,
-        ENTRIES,
+        entries,
         data=data,
         seeds=seeds,
         cpu_seconds=cpu_seconds,
