@@ -150,6 +150,21 @@ def test_pushed_densities() -> None:
         variables.piecewise_linear((0.0, 1.0), (1.0, 0.0))
 
 
+def test_a_splines_density() -> None:
+    """P(y < f(x)) is P(normal < x), and beyond the bound the normal's own."""
+    from pushforward.labs.change_of_variables import monotone_spline
+
+    pushed = monotone_spline()
+    x = np.array([-2.5, -1.0, 0.3, 2.0])
+    y = pushed.forward(x)
+    assert (np.diff(y) > 0).all() and np.abs(y - x).max() > 0.3
+    for a, b in zip(x, y, strict=True):
+        assert variables.probability(pushed, -6.0, b) == pytest.approx(
+            float(stats.norm.cdf(a) - stats.norm.cdf(-6)), abs=1e-6
+        )
+    assert pushed.density(np.array([4.0])) == pytest.approx(stats.norm.pdf(4.0))
+
+
 def test_cobweb_corners() -> None:
     corners = variables.cobweb(lambda x: x / 2 + 1, 0.0, 2)
     assert corners.tolist() == [[0, 0], [0, 1], [1, 1], [1, 1.5], [1.5, 1.5]]
