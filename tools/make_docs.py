@@ -583,6 +583,26 @@ def energy() -> list[str]:
                 ", ".join(f"{v:.1f}" for v in r.get("calm_drift", {}).values()) or "-",
             )
         )  # fmt: skip
+    whole = [r for r in runs if not r["settings"] and "1024" in r["lengths"]]
+    if whole:
+        lines += [
+            "",
+            "Chains from noise by the digit that each ends as (500 a run): the share of which the classifier is sure (.9) in the end, and the median of the moves after which it is and stays so, each run's.",
+            "",
+            row("digit", *(f"`{r['recipe']}` seed {r['seed']}: chains, sure, moves" for r in whole)),
+            row(*["---"] * (1 + len(whole))),
+        ]
+        for d in map(str, range(10)):
+            found = [r["sure"][d] for r in whole]
+            lines.append(row(d, *(f"{f['chains']}, {f['share_sure']:.0%}, {f['median_moves']:.0f}" for f in found)))
+        grids = [(k, f"results/energy-pcd-{k}.png") for k in lengths if (DOCS / f"results/energy-pcd-{k}.png").exists()]
+        for k, picture in grids:
+            lines += [
+                "",
+                f"After {k:,} moves (`energy/pcd`, seed {whole[-1]['seed']}):",
+                "",
+                f"![{k} moves]({picture})",
+            ]
     groups: dict[str, list[dict[str, float]]] = {}
     for r in runs:
         if not r["settings"]:

@@ -68,9 +68,9 @@ def run(out: Path, *, n: int = 1_000_000, seed: int = 0, quiet: bool = False) ->
 
 
 def monotone_spline(
-    widths: Sequence[float] = (0.5, -1.0, 1.0, 0.0),
-    heights: Sequence[float] = (-1.0, 1.0, 0.0, 1.0),
-    slopes: Sequence[float] = (2.0, -2.0, 1.0),
+    widths: Sequence[float] = (0.3, -0.3, -0.3, 0.3),
+    heights: Sequence[float] = (-0.3, 0.4, 0.4, -0.3),
+    slopes: Sequence[float] = (-0.5, 1.0, -0.5),
     *,
     bound: float = 3.0,
 ) -> Pushed:
