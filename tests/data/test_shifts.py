@@ -49,7 +49,8 @@ def test_moves_by_hand() -> None:
     x[0, 0, 0, 1] = 9
     g = torch.Generator()
     assert moved(1, 2)(x, g).nonzero().tolist() == [[0, 0, 1, 3]]
-    assert int(moved(0, 3)(x, g).sum()) == 0  # it left the picture
+    assert int(moved(0, 3)(x, g).sum()) == int(moved(-1, 0)(x, g).sum()) == 0  # it left the picture
+    assert moved(2, -1)(x, g).nonzero().tolist() == [[0, 0, 2, 0]]
     assert made("hflip", x).nonzero().tolist() == [[0, 0, 0, 2]]
     assert made("rot180", x).nonzero().tolist() == [[0, 0, 3, 2]]
     assert made("rot90", x).nonzero().tolist() == [[0, 0, 2, 0]]
@@ -78,6 +79,32 @@ def test_affine_turns_by_its_degrees_and_not_at_all_by_none() -> None:
     slanted = affine(shear=0.5)(stick, g)[0, 0].float()
     top, bottom = slanted[2].argmax(), slanted[26].argmax()
     assert abs(abs(int(top) - int(bottom)) - 12) <= 1  # half of 24 rows
+
+
+def test_damage_by_hand() -> None:
+    g = torch.Generator().manual_seed(0)
+    black = torch.zeros(20, 1, 28, 28, dtype=torch.uint8)
+    striped = made("stripe", black)[0, 0, :, 0]
+    assert striped.tolist() == [255] * 7 + [0] * 14 + [255] * 7
+    square = torch.zeros(1, 1, 28, 28, dtype=torch.uint8)
+    square[..., 8:20, 8:20] = 255
+    outline = made("edges", square)[0, 0] > 0
+    assert not outline[10:18, 10:18].any() and not outline[:6].any()  # neither inside nor far outside
+    assert outline[8:20, 8].all() and outline[7, 10:18].all()
+    # glass: ink is kept in the mean and goes no further than two pixels and the blur's one
+    glass = made("glass blur", square.expand(200, -1, -1, -1).contiguous()).float()
+    assert float(glass.mean()) == pytest.approx(float(square.float().mean()), rel=0.02)
+    assert not glass[..., :5, :].any() and glass[..., 6, 14].any() and (glass[..., 11:17, 11:17] == 255).all()
+    # zigzag: teeth of three pixels each way about a straight line
+    lines = made("zigzag", black)
+    rows = (torch.arange(28.0)[:, None] * lines[:, 0].float()).sum(1) / lines[:, 0].float().sum(1)
+    trend = torch.stack([rows[:, :6].mean(1), rows[:, 22:].mean(1)], 1)
+    straight = trend[:, :1] + (trend[:, 1:] - trend[:, :1]) * (torch.arange(28) - 2.5) / 22
+    assert 1.2 < float((rows - straight)[:, 3:25].std()) < 3.5
+    dots = made("dotted line", black)
+    assert ((dots > 0).any(dim=2).sum(dim=(1, 2)) == 14).all()  # half of the columns
+    level = SHIFTS["uniform noise 0.3"](torch.full((50, 1, 28, 28), 128, dtype=torch.uint8), g).float() / 255
+    assert float(level.std()) == pytest.approx(0.3 / 12**0.5, rel=0.02)
 
 
 def test_blur_keeps_the_ink_and_spreads_it() -> None:

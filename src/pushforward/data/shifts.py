@@ -32,10 +32,7 @@ def moved(down: int, right: int) -> Shift:
     """Moved by whole pixels; what comes in is black."""
 
     def shift(x: Tensor, g: torch.Generator) -> Tensor:
-        out = x.roll((down, right), dims=(2, 3))
-        out[:, :, : max(down, 0)] = 0
-        out[:, :, :, : max(right, 0)] = 0
-        return out
+        return F.pad(x, (right, -right, down, -down))
 
     return shift
 
@@ -104,10 +101,26 @@ def shot(photons: float) -> Shift:
 
 
 def striped(x: Tensor, g: torch.Generator) -> Tensor:
-    """Inverted outside the middle: a third of the rows above and below."""
-    out, third = 255 - x, x.shape[2] // 4
-    out[:, :, third:-third] = x[:, :, third:-third]
+    """Inverted outside the middle: a quarter of the rows above and a quarter below."""
+    out, quarter = 255 - x, x.shape[2] // 4
+    out[:, :, quarter:-quarter] = x[:, :, quarter:-quarter]
     return out
+
+
+def shattered(x: Tensor, g: torch.Generator) -> Tensor:
+    """Glass blur: every pixel is one of the 25 about it, drawn by itself, and then blurred a little."""
+    n, c, h, w = x.shape
+    rows, columns = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
+    near = torch.randint(-2, 3, (2, n, h, w), generator=g)
+    at = (rows + near[0]).clamp(0, h - 1) * w + (columns + near[1]).clamp(0, w - 1)
+    moved = x.flatten(2).gather(2, at.reshape(n, 1, h * w).expand(n, c, h * w)).reshape(x.shape)
+    return _along(moved, torch.ones(3, 3) / 9)
+
+
+def edged(x: Tensor, g: torch.Generator) -> Tensor:
+    """Outlines alone: where Sobel's slope is steep."""
+    across = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]])
+    return ((_along(x, across).square() + _along(x, across.T).square()).sqrt() > 1.5).float()
 
 
 def fogged(x: Tensor, g: torch.Generator) -> Tensor:
@@ -158,6 +171,7 @@ def halved(x: Tensor, g: torch.Generator) -> Tensor:
 
 
 NOISES: Mapping[str, Shift] = {
+    "uniform noise 0.3": _floats(lambda x, g: x + 0.3 * (torch.rand(x.shape, generator=g) - 0.5)),
     "uniform noise": lambda x, g: torch.randint(256, x.shape, generator=g, dtype=torch.uint8),
     "gaussian noise": lambda x, g: noisy(1.0)(torch.full_like(x, 128), g),
     "noise 0.1": noisy(0.1),
@@ -171,6 +185,7 @@ MOVES: Mapping[str, Shift] = {
     "rot180": lambda x, g: x.flip(2, 3),
     "shift 4": moved(0, 4),
     "shift 2": moved(0, 2),
+    "shift up 4": moved(-4, 0),
     "half size": _floats(halved),
     "inverted": lambda x, g: 255 - x,
     "shuffled pixels": shuffled,
@@ -180,7 +195,9 @@ DAMAGE: Mapping[str, Shift] = {
     "shot noise": shot(6.0),
     "impulse noise": impulses(0.2),
     "gaussian blur": blurred(1.5),
+    "glass blur": _floats(shattered),
     "motion blur": smeared(7),
+    "edges": _floats(edged),
     "rotate 30": affine(degrees=30),
     "shear": affine(shear=0.6),
     "scale 0.7": affine(scale=0.7),
