@@ -330,6 +330,57 @@ def test_looking_does_not_move_spectral_norm() -> None:
     assert model.network.training
 
 
+SHAPED = {
+    "mlp": (MLPEnergy, {"hidden": (8,)}),
+    "conv": (ConvEnergy, {"width": 4}),
+    "patch": (PatchEnergy, {"width": 4}),
+    "resnet": (ResidualEnergy, {"width": 4}),
+}
+
+
+@pytest.mark.parametrize("name", SHAPED)
+def test_networks_have_what_they_are_told(name: str) -> None:
+    """The activation, spectral norm on each layer and only where asked, and as many blocks."""
+    make, given = SHAPED[name]
+    for activation, kind, other in (("swish", nn.SiLU, nn.ReLU), ("relu", nn.ReLU, nn.SiLU)):
+        network = make(shape=(1, 28, 28), activation=activation, **given)  # type: ignore[operator]
+        assert any(isinstance(m, kind) for m in network.modules())
+        assert not any(isinstance(m, other) for m in network.modules())
+    bounded = make(shape=(1, 28, 28), norm="spectral", **given)  # type: ignore[operator]
+    layers = [m for m in bounded.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    assert len(layers) > 1 and all(hasattr(m, "parametrizations") for m in layers)
+    plain = make(shape=(1, 28, 28), **given)  # type: ignore[operator]
+    assert not any(hasattr(m, "parametrizations") for m in plain.modules())
+    if name == "resnet":
+        size = [
+            sum(p.numel() for p in ResidualEnergy(shape=(1, 28, 28), width=4, blocks=b).parameters()) for b in (1, 2, 3)
+        ]
+        assert size[2] - size[1] == size[1] - size[0] > 0
+
+
+def test_jitter_is_noise_on_the_data_of_the_energies() -> None:
+    class Sum(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.flatten(1).sum(dim=1)
+
+    x = torch.zeros(4000, 1, 2, 2)
+    found = Context(Sum(), batch_of(x), torch.zeros_like(x), jitter=0.1)
+    assert float(found.data_energy.std()) == pytest.approx(0.2, rel=0.05)  # of four pixels
+    assert not found.chain_energy.any()
+    assert not Context(Sum(), batch_of(x), torch.zeros_like(x)).data_energy.any()
+
+
+def test_chains_of_training_see_the_network_as_it_will_be_used() -> None:
+    """In evaluation mode: dropout is off while chains move."""
+    modes: list[bool] = []
+    model = small()
+    model.network.register_forward_hook(lambda m, *_: modes.append(m.training))
+    model.train()
+    x, _ = ImageBatches(images(), batch_size=8, seed=0).next()
+    model.loss(batch_of(x))
+    assert modes == [False] * 3 + [True] * 2  # three moves; the energies' pass and denoising
+
+
 def test_terms_are_weighed_and_watched_values_are_not() -> None:
     weights = small().phases()[0].weights
     assert weights is not None

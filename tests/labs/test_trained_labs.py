@@ -540,6 +540,36 @@ def test_chains_drift_as_their_energy_says_and_digits_are_recognised() -> None:
     assert energies.drift(model, start, [60], noise=0.1)[60] == pytest.approx(spread, rel=0.05)
 
 
+def test_a_digit_that_is_lost_again_was_not_recognised_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sure of a 3 from the second look on, but for the third, where it was sure of a 5: recognised at the fourth, and so is a chain that is a 3 all along."""
+    looks = [[0, 3], [3, 3], [5, 3], [3, 3], [3, 3]]
+
+    class Known:
+        def __init__(self) -> None:
+            self.at = 0
+
+        def __call__(self, x: torch.Tensor) -> object:
+            digits = torch.tensor(looks[self.at])
+            self.at += 1
+            sure = 20.0 * torch.nn.functional.one_hot(digits, 10)
+            if self.at == 1:
+                sure[0] = 0.0
+            return type("Found", (), {"logits": sure})
+
+    monkeypatch.setattr(energies, "extractor", lambda name: Known())
+    model = EnergyModel(
+        network=torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 1), torch.nn.Flatten(0)),
+        shape=(1, 8, 8),
+        terms=(),
+        sampler=Sampler(step_size=1.0, noise=0.1),
+        training=Training(),
+        rows=1,
+    ).eval()
+    last, when = energies.recognised(model, 2, 4 * energies.EVERY)
+    assert last.tolist() == [3, 3]
+    assert when.tolist() == [3 * energies.EVERY, 0]
+
+
 def test_samples_along_one_walk_are_those_of_each_length() -> None:
     torch.manual_seed(0)
     model = EnergyModel(

@@ -41,6 +41,25 @@ def test_a_gaussians(temperature: float) -> None:
     assert found.acceptance > 0.5
 
 
+def test_the_interval_covers_as_often_as_it_says() -> None:
+    """A bootstrap interval of 95 % around a mean of weights that are known: over 60 seeds at least 48 cover, and not because it is endless."""
+    covered, wide = 0, []
+    for seed in range(60):
+        found = annealed_log_z(
+            lambda x: (x / 0.5).square().sum(dim=1) / 2,
+            base(2, 1.0),
+            200,
+            levels=4,
+            step_size=0.4,
+            leaps=2,
+            generator=torch.Generator().manual_seed(seed),
+        )
+        covered += found.low < 2 * math.log(0.5 * math.sqrt(2 * math.pi)) < found.high
+        wide.append(found.high - found.low)
+    assert covered >= 48
+    assert max(wide) < 0.6
+
+
 def test_a_mixtures_which_plain_importance_sampling_misses() -> None:
     mixture = Mixture([[-2.0, 0.0], [2.0, 1.0], [0.0, 2.5]], sd=0.15)
     found = annealed_log_z(

@@ -144,7 +144,8 @@ def sample(
         )
         accepted = getattr(loaded.model, "acceptance", 1.0)
         if accepted < 1:
-            print(f"{accepted:.1%} of the last chains' moves were accepted", file=sys.stderr)
+            still = "; all but standing still, they are where they began: lower step_size" if accepted < 0.01 else ""
+            print(f"{accepted:.1%} of the last chains' moves were accepted{still}", file=sys.stderr)
     else:
         if label is not None:
             raise ConfigError("--label with --sampler: the samplers are for unconditional models. Leave one out.")
