@@ -358,6 +358,14 @@ def test_networks_have_what_they_are_told(name: str) -> None:
         assert size[2] - size[1] == size[1] - size[0] > 0
 
 
+def test_what_is_kept_and_what_is_tempered() -> None:
+    assert {"buffer.chains", "buffer.age", "guard.averages"} <= small().state_dict().keys()
+    assert not small(training=Training()).tempered
+    for how in ({"clip": 0.03}, {"noise": 0.1}, {"temperature": 0.5}):
+        assert small(training=Training(**how)).tempered  # type: ignore[arg-type]
+    resolved(chains={"steps": 10, "step_size": 1.0, "clip": 1e-6, "noise": 0.5})  # its noise alone crosses the data
+
+
 def test_jitter_is_noise_on_the_data_of_the_energies() -> None:
     class Sum(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
