@@ -678,6 +678,14 @@ def flow() -> list[str]:
                 f"{r['values']['frechet'][0]:.0f}", r["sampling_cpu_seconds"], r["bytes_that_do_not_return"],
             )
         )  # fmt: skip
+    picture = DOCS / "results" / "flow-multiscale-mnist.png"
+    if picture.exists():
+        lines += [
+            "",
+            "Samples of `flow/multiscale-mnist`, seed 0:",
+            "",
+            "![samples](results/flow-multiscale-mnist.png)",
+        ]
     return [*lines, ""]
 
 
