@@ -94,6 +94,9 @@ def test_least_squares_codings() -> None:
     real, fake = torch.tensor([0.5]), torch.tensor([0.25])
     assert objective.discriminator(real, fake).item() == pytest.approx((0.25 + 1.5625) / 2)
     assert objective.generator(fake).item() == pytest.approx(0.03125)
+    whole = losses.least_squares(a=-1, b=1, c=0, factor=1.0)  # without the halves
+    assert whole.discriminator(real, fake).item() == pytest.approx(0.25 + 1.5625)
+    assert whole.generator(fake).item() == pytest.approx(0.0625)
 
 
 def small_data(n: int = 64, side: int = 28) -> ImageSet:

@@ -249,6 +249,9 @@ def test_lecam_and_its_moving_averages_by_hand() -> None:
         found = model.discriminator_loss(batch(n))
         fake = Context(model, batch(n), "discriminator").fake
         torch.testing.assert_close(found["lecam"], (batch(n).x @ W - a_fake) ** 2 + (fake @ W - a_real) ** 2)
+    logged = model.discriminator_loss(batch(64))
+    torch.testing.assert_close(logged["real_logit"], batch(64).x @ W)
+    torch.testing.assert_close(logged["fake_logit"], fake @ W)
     model.discriminator = QuadraticCritic()
     real, made = batch(64).x.square().sum(1) / 2, fake.square().sum(1) / 2
     found = model.discriminator_loss(batch(64))["lecam"]

@@ -51,6 +51,10 @@ def test_maxout_takes_the_largest_of_its_pieces() -> None:
         for row in x
     ]
     torch.testing.assert_close(d.features(x), torch.tensor(by_hand))
+    deep = MLPDiscriminator(shape=(2,), hidden=(3, 5), pieces=4).requires_grad_(False)
+    first = deep.body[1](x).reshape(5, 3, 4).max(dim=2).values
+    second = deep.body[3](first).reshape(5, 5, 4).max(dim=2).values
+    torch.testing.assert_close(deep(x), deep.head(second).squeeze(1))
     with pytest.raises(ValueError, match="pieces = 0"):
         MLPDiscriminator(shape=(2,), pieces=0)
     with pytest.raises(ValueError, match="would not be read"):
