@@ -476,7 +476,7 @@ def family() -> list[str]:
         ]
         if tested:
             lines += [
-                "After this budget (Welch's test of two recipes, Student's paired one of two ways with one network; Holm's correction). `gan/dcgan` is the recipe that ships; with betas (.5, .999), on a slower day at half the steps, it lost to vanilla and LSGAN of that day (366 against 265 and 237).",
+                "After this budget (Welch's test of two recipes, Student's paired one of two ways with one network; Holm's correction). `gan/dcgan` is the recipe that ships; with betas (.5, .999), on a slower day at half the steps (its row is above), it lost to vanilla and LSGAN of that day, whose rows are no longer kept.",
                 "ICR made half as many steps as LSGAN within the same time:",
                 "",
             ]
