@@ -28,6 +28,7 @@ METRICS = [
     "density-coverage",
     "inception-score",
     "sliced-wasserstein",
+    "classes",
 ]
 
 

@@ -446,7 +446,9 @@ def family() -> list[str]:
             lines.append(row(name, len(runs), f"{seconds:.0f}", " to ".join(f"{k:,}" for k in steps), *values, shares))
         floor = next(r for r in read("floor")["rows"] if r["n"] == 10_000)["values"]
         known = ("{value:.4g} ± {stderr:.2g}".format(**floor[k]) if k in floor else "-" for k in KEPT)
-        lines += [row("*training images (floor)*", "", "", "", *known, ""), ""]
+        shares = [v["value"] for k, v in floor.items() if k.startswith("class ") and k != "class entropy"]
+        spread = f"{min(shares):.1%}, {max(shares):.1%}"
+        lines += [row("*training images (floor)*", "", "", "", *known, spread), ""]
         pairs = []
         for claim, better, worse in CLAIMS:
             both = sorted(recipes.get(better, {}).keys() & recipes.get(worse, {}).keys())

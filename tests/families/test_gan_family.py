@@ -594,6 +594,12 @@ def test_conditional_gans_train_and_sample_by_label(objective: str) -> None:
 # --- priors ---------------------------------------------------------------------------------------------------
 
 
+def test_version_1s_means_lie_on_a_circle() -> None:
+    means = GaussianMixture(dim=4, components=3, layout="circle", spread=2.0, sd=1.0).means
+    corners = torch.tensor([[2.0, 0, 0, 0], [-1, math.sqrt(3), 0, 0], [-1, -math.sqrt(3), 0, 0]])
+    torch.testing.assert_close(means, corners)
+
+
 def test_version_2s_means_fill_their_box() -> None:
     """Uniform on [-c, c] in every coordinate: both halves, up to the ends, sd c / sqrt(3)."""
     means = GaussianMixture(dim=100, components=10, layout="uniform", spread=0.1, sd=0.15).means
@@ -762,6 +768,7 @@ PRIORS = [
     "normal",
     "uniform",
     "gaussian-mixture",
+    {"name": "gaussian-mixture", "layout": "uniform", "spread": 0.1, "sd": 0.15},
     {"name": "gaussian-mixture", "learned": True},
     {"name": "flow"},
 ]
