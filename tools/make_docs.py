@@ -755,6 +755,27 @@ def toys() -> list[str]:
     return [*lines, ""]
 
 
+def inverses() -> list[str]:
+    """Trained residual flows there and back."""
+    rows = read("inverse")
+    if rows is None:
+        return []
+    lines = [
+        "## Inverses of trained residual flows",
+        "",
+        "Largest error of any entry after data to noise and back and the other way round (asked: 1e-5), the steepest block at data (allowed: L), the most Banach iterations that a sample took, and the largest share of the number that the a priori bound allows. Made by `python benchmarks/inverse.py RUN --json docs/results/inverse.json` of a run of the recipe.",
+        "",
+        row("run", "steps", "dimensions", "samples", "data, noise, data", "noise, data, noise", "of one block", "steepest (L)", "iterations", "share of the bound"),
+        row(*["---"] * 10),
+    ]  # fmt: skip
+    for r in rows:
+        errors = (f"{r[k]:.1e}" for k in ("data_noise_data", "noise_data_noise", "block_error"))
+        steep = f"{r['steepest']:.3f} ({r['lipschitz']:g})"
+        rest = (steep, r["most_iterations"], f"{r['iterations_over_bound']:.2f}")
+        lines.append(row(f"`{r['run']}`", f"{r['steps']:,}", r["dims"], f"{r['n']:,}", *errors, *rest))
+    return [*lines, ""]
+
+
 def speeds() -> list[str]:
     """Diffusion against diffusers and denoising-diffusion-pytorch, flows against normflows and nflows."""
     lines = []
@@ -940,6 +961,7 @@ def main() -> None:
                 *energy(),
                 *flow(),
                 *toys(),
+                *inverses(),
                 *speeds(),
                 *metrics(),
                 *large(),

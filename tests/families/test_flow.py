@@ -445,6 +445,10 @@ def test_a_trained_residual_flow_contracts_and_inverts() -> None:
     x = DENSITIES["moons"].sample(300, generator=SampleStream(0, torch.arange(300)))
     z = model.encode(x)
     assert float((model.decode(z) - x).abs().max()) <= 1e-5
+    with torch.no_grad():  # then in float64, but for the rounding of z and x
+        z = model.encode(x)
+        assert z.dtype == x.dtype and float((model.decode(z) - x).abs().max()) <= 4e-7
+    assert all(p.dtype == torch.float32 for p in model.parameters())
     model.double()
     h = x.double()
     largest = 0.0

@@ -193,7 +193,7 @@ def print_table(found: dict[str, Any]) -> None:
     from pushforward.report.tables import SHOWN, cell
 
     protocol = found["protocol"]
-    title = f"{protocol['data']}: {protocol['n']} against the {protocol['against']} images, extractor {protocol['extractor']} ({protocol['extractor_sha256'][:12]})"
+    title = f"{protocol['data']}: {protocol['n']} against the {protocol['against']} data, extractor {protocol['extractor']} ({protocol['extractor_sha256'][:12]})"
     shown = [k for k in SHOWN if any(k in r["values"] for r in found["results"])]
     table = Table("", *(SHOWN[k] for k in shown), title=title)
     for result in found["results"]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 
 import torch
 import torch.nn.functional as F
@@ -119,7 +120,8 @@ class FlowModel(GenerativeModel):
         self.bytes = len(self.shape) == 3
         self.dims = math.prod(self.shape)
         self.kind = "bound" if self.bytes else "exact"
-        self.estimated = any(isinstance(m, ResidualBlock) and m.dims > EXACT for m in flow.modules())
+        blocks = [m for m in flow.modules() if isinstance(m, ResidualBlock)]
+        self.estimated, self.steep = any(m.dims > EXACT for m in blocks), bool(blocks)
 
     def phases(self) -> tuple[Phase, ...]:
         whole = nn.ModuleList([self.flow] if self.dequantiser is None else [self.flow, self.dequantiser])
@@ -210,17 +212,24 @@ class FlowModel(GenerativeModel):
             )
         return out
 
+    def _law(self, x: Tensor, labels: Tensor | None) -> tuple[FlowDistribution, torch.dtype]:
+        """The law by which to go there or back, and its numbers: without gradients, residual blocks work in float64, for a steep flow magnifies float32's rounding."""
+        context = self._context(labels, len(x))
+        if not self.steep or torch.is_grad_enabled():
+            return self.flow(context), x.dtype
+        return deepcopy(self.flow).double()(None if context is None else context.double()), torch.float64
+
     def encode(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """Data to noise, (B, d); bytes are put into the middle of their bins."""
         if self.bytes:
             x = (((x.float() + 1) * 127.5).round() + 0.5) / LEVELS
-        z: Tensor = self.flow(self._context(labels, len(x))).pull(x)
-        return z.flatten(1)
+        law, dtype = self._law(x, labels)
+        return law.pull(x.to(dtype)).flatten(1).to(x.dtype)
 
     def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Noise to data, (B, d) -> (B, *shape)."""
-        law = self.flow(self._context(labels, len(z)))
-        x: Tensor = law.push(z.reshape(len(z), *law.noise))
+        law, dtype = self._law(z, labels)
+        x = law.push(z.to(dtype).reshape(len(z), *law.noise)).to(z.dtype)
         if not self.bytes:
             return x
         return ((x * LEVELS).floor().clamp(0, LEVELS - 1)) / 127.5 - 1
