@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from scipy import stats
@@ -87,6 +88,62 @@ def test_corrected_chains_cross_between_modes_as_often_as_they_should(walk: str)
     assert share == pytest.approx(0.5, abs=0.03)
     means = torch.where(middle[:, None] > 0, torch.tensor([1.0, 0.5]), torch.tensor([-1.0, 0.0]))
     assert float((end.x - means)[:, 1].var()) == pytest.approx(0.25, rel=0.08)
+
+
+def uneven(x: Tensor) -> Tensor:
+    """.7 N(-1.2, .6^2) + .3 N(1.2, .6^2), up to a constant."""
+    logs = torch.stack([math.log(w) - (x[:, 0] - m).square() / (2 * 0.6**2) for w, m in ((0.7, -1.2), (0.3, 1.2))])
+    return -logs.logsumexp(0)
+
+
+def laws_on_a_grid(step_size: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A grid, the law exp(-E) on it, and that which x - eta E' / 2 + sqrt(eta) xi leaves as it is, by the chain's own transition matrix."""
+    x = np.linspace(-6, 6, 601)
+    parts = [w * stats.norm.pdf(x, m, 0.6) for w, m in ((0.7, -1.2), (0.3, 1.2))]
+    law = sum(parts)
+    slopes = (parts[0] * (x + 1.2) + parts[1] * (x - 1.2)) / (law * 0.6**2)
+    moves = stats.norm.pdf(x[:, None], (x - step_size * slopes / 2)[None], math.sqrt(step_size))
+    moves /= moves.sum(axis=0)
+    kept = law / law.sum()
+    for _ in range(2000):
+        kept = moves @ kept
+    return x, law / law.sum(), kept
+
+
+def test_langevins_bias_on_a_mixture_is_its_own_and_shrinks_with_the_step() -> None:
+    biases = []
+    for step_size in (0.3, 0.15, 0.075):
+        x, law, kept = laws_on_a_grid(step_size)
+        biases.append((kept * x**4).sum() - (law * x**4).sum())
+        start = torch.where(torch.arange(N) % 10 < 7, -1.2, 1.2)[:, None]
+        end = settled(walk_langevin(uneven, start, steps=200, step_size=step_size, generator=stream())).x.double()
+        for power in (1, 2, 4):
+            found = end**power
+            error = float(found.std()) / math.sqrt(N)
+            assert float(found.mean()) == pytest.approx((kept * x**power).sum(), abs=4 * error)
+        own, exact = (
+            stats.kstest(end[:, 0].numpy(), lambda v, x=x, p=p: np.interp(v, x, p.cumsum())) for p in (kept, law)
+        )
+        assert own.pvalue > 1e-3
+        assert exact.pvalue < 1e-4 or step_size < 0.3
+    assert biases[1] / biases[0] == pytest.approx(0.5, abs=0.1)
+    assert biases[2] / biases[1] == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.parametrize("walk", ["mala", "hmc"])
+def test_corrected_chains_have_the_moments_of_a_mixture(walk: str) -> None:
+    start = torch.full((N, 1), -1.2)
+    steps = (
+        walk_mala(uneven, start, steps=150, step_size=0.6, generator=stream())
+        if walk == "mala"
+        else walk_hmc(uneven, start, steps=60, step_size=0.5, leaps=4, generator=stream())
+    )
+    end = settled(steps).x.double()
+    variance = 0.6**2 + 1.2**2 * (1 - 0.4**2)
+    assert float(end.mean()) == pytest.approx(-0.4 * 1.2, abs=4 * math.sqrt(variance / N))
+    assert float(end.square().mean()) == pytest.approx(
+        0.6**2 + 1.2**2, abs=4 * float(end.square().std()) / math.sqrt(N)
+    )
 
 
 def test_a_correction_with_the_wrong_sign_would_be_seen() -> None:
