@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from pushforward.training import checkpoint
 from pushforward.training.logs import read_log
@@ -94,16 +95,33 @@ def test_two_processes_reach_the_weights_of_one(tmp_path: Path, recipe: str) -> 
     sets += [f"model.{player}.norm=none" for player in ("generator", "discriminator")]
     sets += [f"optimiser.{player}={{name='sgd', lr=0.01}}" for player in ("generator", "discriminator")]
     command = ["-m", "pushforward", "train", recipe, "-q", *(w for s in sets for w in ("--set", s))]
+    one, two = on_one_and_on_two(command, tmp_path, steps=20)
+    for key in one:
+        torch.testing.assert_close(two[key], one[key], rtol=1e-4, atol=1e-6)
+
+
+def on_one_and_on_two(command: list[str], folder: Path, *, steps: int) -> list[dict[str, Tensor]]:
+    """The same training run by one process and by two: the weights of both."""
     # Not `accelerate launch --cpu --num_processes 2`, which starts a single process.
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    subprocess.run([sys.executable, *command, "--out", str(tmp_path / "one")], check=True, env=environment)
-    subprocess.run(
-        [*launch, *command, "--out", str(tmp_path / "two")],
-        check=True,
-        env=environment,
-    )
-    assert json.loads((tmp_path / "two/environment.json").read_text())["processes"] == 2
-    one, two = (load_file(tmp_path / f"{n}/checkpoints/20/model.safetensors") for n in ("one", "two"))
-    for key in one:
+    subprocess.run([sys.executable, *command, "--out", str(folder / "one")], check=True, env=environment)
+    subprocess.run([*launch, *command, "--out", str(folder / "two")], check=True, env=environment)
+    assert json.loads((folder / "two/environment.json").read_text())["processes"] == 2
+    return [load_file(folder / f"{n}/checkpoints/{steps}/model.safetensors") for n in ("one", "two")]
+
+
+def test_two_processes_move_the_chains_of_one(tmp_path: Path) -> None:
+    """An energy model's kept chains belong to rows of the global batch: whoever moves them, they go where they would have gone."""
+    sets = ["train.steps=12", "train.device=cpu", 'train.precision="no"', "train.batch_size=8", "train.ema=false"]
+    sets += ["model.network.width=8", "model.chains.steps=3", "model.chains.restart=0.3", "model.chains.depth=2"]
+    sets += ["optimiser.energy={name='sgd', lr=0.01}", "train.schedule=constant", "train.warmup=0"]
+    command = ["-m", "pushforward", "train", "energy/pcd", "-q", *(w for s in sets for w in ("--set", s))]
+    one, two = on_one_and_on_two([*command, "--set", "train.checkpoint_every=6"], tmp_path, steps=12)
+    half = load_file(tmp_path / "one/checkpoints/6/model.safetensors")
+    assert float((one["network.head.first.weight"] - half["network.head.first.weight"]).abs().max()) > 1e-4
+    assert int(one["buffer.age"].max()) > 6, "no chain was moved on twice"
+    assert torch.equal(two["buffer.age"], one["buffer.age"])
+    torch.testing.assert_close(two["buffer.chains"], one["buffer.chains"], rtol=0, atol=0.01)
+    for key in (k for k in one if k.startswith("network.")):
         torch.testing.assert_close(two[key], one[key], rtol=1e-4, atol=1e-6)
