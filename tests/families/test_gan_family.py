@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import json
@@ -262,7 +263,10 @@ def test_lecam_and_its_moving_averages_by_hand() -> None:
 
 
 def test_unrolling_one_step_of_two_parameters_by_hand() -> None:
-    """D = w x, G = b (constant), Wasserstein, data mean m: w' = w - r (b - m); L_G = -w' b, so dL_G/db = -w + r (2 b - m)."""
+    """D = w x, G = b (constant), Wasserstein, data mean m: the game is f = w (m - b), w' = w + r df/dw = w + r (m - b).
+
+    After it f = w (m - b) + r (m - b)^2, so that df/db = -w - 2 r (m - b): Metz et al. 2017, equation 10.
+    """
     w, b, r = 0.7, 0.4, 0.3
     model = GAN(
         generator=AffineGenerator(0.0, b),
@@ -275,10 +279,68 @@ def test_unrolling_one_step_of_two_parameters_by_hand() -> None:
     given = batch(16, d=1)
     m = float(given.x.mean())
     loss = model.generator_loss(given)["adversarial"]
-    assert loss.mean().item() == pytest.approx(-(w - r * (b - m)) * b, rel=1e-5)
+    assert loss.mean().item() == pytest.approx(-(w + r * (m - b)) * b, rel=1e-5)  # what is logged is L_G
     loss.mean().backward()
-    assert model.generator.b.grad.item() == pytest.approx(-w + r * (2 * b - m), rel=1e-5)  # type: ignore[union-attr]
+    assert model.generator.b.grad.item() == pytest.approx(-w - 2 * r * (m - b), rel=1e-5)  # type: ignore[union-attr]
     assert model.discriminator.w.grad is None  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("steps", [1, 5])
+def test_unrolling_the_saddle_loss_is_the_whole_game_by_autograd(steps: int) -> None:
+    """D = sigmoid(w x + c), G = b + s z: f_K built as one expression, L_D and updates written out, its slope in b and s by autograd."""
+    x, z = batch(16, d=1).x.double(), torch.randn(16, 1, generator=torch.Generator().manual_seed(5)).double()
+    w, c, b, s = (torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (0.7, -0.2, 0.4, 0.8))
+
+    def value(w: Tensor, c: Tensor) -> Tensor:
+        real, fake = (torch.sigmoid(w * v + c) for v in (x, b + s * z))
+        return real.log().mean() + (1 - fake).log().mean()
+
+    ws, cs = w, c
+    for _ in range(steps):
+        gw, gc = torch.autograd.grad(value(ws, cs), (ws, cs), create_graph=True)
+        ws, cs = ws + 0.3 * gw, cs + 0.3 * gc
+    want = torch.autograd.grad(value(ws, cs), (b, s))
+
+    class Line(nn.Module):
+        def __init__(self, slope: Tensor, offset: Tensor) -> None:
+            super().__init__()
+            self.slope, self.offset = nn.Parameter(slope.detach().clone()), nn.Parameter(offset.detach().clone())
+
+        def forward(self, v: Tensor) -> Tensor:
+            out: Tensor = self.slope * v + self.offset
+            return out
+
+    class Critic(Line):
+        def forward(self, v: Tensor) -> Tensor:
+            return super().forward(v).squeeze(1)
+
+    class Given(Normal):
+        def sample(self, n: int, *, generator: object = None) -> Tensor:
+            return z
+
+    model = GAN(
+        generator=Line(s, b), discriminator=Critic(w, c), prior=Given(dim=1), objective=losses.minimax(), unroll_steps=steps, unroll_rate=0.3
+    )  # fmt: skip
+    given = batch(16, d=1)
+    model.generator_loss(dataclasses.replace(given, x=x))["adversarial"].mean().backward()
+    found = model.generator.offset.grad, model.generator.slope.grad  # type: ignore[union-attr]
+    torch.testing.assert_close(found, want, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("objective", build.gan.OBJECTIVES)
+def test_a_generator_with_the_datas_law_stays_however_far_it_looks(objective: str) -> None:
+    """Data and fakes the same points, D level: no objective may drive G away, wherever the origin lies."""
+    model = GAN(
+        generator=AffineGenerator(0.0, 3.0),
+        discriminator=LinearCritic(torch.tensor([0.0]), build.gan.OBJECTIVES[objective]().neutral or 0.0),
+        prior=Normal(dim=1),
+        objective=build.gan.OBJECTIVES[objective](),
+        unroll_steps=5,
+        unroll_rate=0.3,
+    )
+    given = batch(16, d=1)
+    model.generator_loss(dataclasses.replace(given, x=torch.full_like(given.x, 3.0)))["adversarial"].mean().backward()
+    assert abs(model.generator.b.grad.item()) < 1e-6  # type: ignore[union-attr]
 
 
 def small_images(n: int = 64, side: int = 8) -> ImageSet:
@@ -410,6 +472,8 @@ def test_the_look_ahead_follows_the_optimiser_of_the_discriminator() -> None:
     adams = {"name": "adam", "lr": 1e-3}
     one, other = (config(unroll_steps=1, unroll_update="adam") for _ in range(2))
     other.optimiser["discriminator"] = adams | {"betas": (0.9, 0.9)}
+    for run in (one, other):  # G's own Adam would keep the sign of its slope alone
+        run.optimiser["generator"] = {"name": "sgd", "lr": 1.0}
     a, b = weights_after(one, steps=1), weights_after(other, steps=1)
     # D's first step is the rate times the sign whatever the betas (but for eps); G has foreseen the second, where they tell.
     torch.testing.assert_close(

@@ -182,9 +182,12 @@ class GAN(GenerativeModel):
         with frozen(self.discriminator), steady(self.discriminator):
             fake = context.fake_logits
             logits = (context.real_logits, fake) if self.objective.paired else (fake,)
-            return {"adversarial": self.objective.generator(*logits)} | {
-                t.name: t.function(context, **t.options) for t in due
-            }
+            adversarial = self.objective.generator(*logits)
+            if self.unroll_steps and not self.objective.paired:
+                # Through D's updates G moves the logits of data too: their slope alone, for the log is of L_G.
+                real, judge = context.real_logits, self.objective.discriminator
+                adversarial = adversarial - judge(real, fake.detach()) + judge(real.detach(), fake.detach())
+            return {"adversarial": adversarial} | {t.name: t.function(context, **t.options) for t in due}
 
     def _meet(self, optimiser: torch.optim.Optimizer) -> None:
         self._optimiser = optimiser

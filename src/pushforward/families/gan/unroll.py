@@ -1,8 +1,9 @@
 r"""The generator's look ahead: the discriminator after k more updates, as a differentiable function of the fakes.
 
-.. math:: \theta_{i+1} = \theta_i + u(\nabla_\theta L_D(\theta_i, G)), \qquad \text{G minimises } L_G(\theta_k(G), G)
+.. math:: \theta_{i+1} = \theta_i + u(\nabla_\theta L_D(\theta_i, G)), \qquad \text{G minimises } L_G(\theta_k(G), G) - L_D^{data}(\theta_k(G))
 
-The update u is a plain gradient step, or D's own: Adam with the moments that it has gathered, as in the authors' code.
+The second term is the discriminator's loss on data, which G moves through the updates alone. With the saddle loss and Wasserstein's the sum is the value of the
+whole game after them; without the term a generator that has the data's law would be driven away from it. The update u is a plain gradient step, or D's own: Adam with the moments that it has gathered, as in the authors' code.
 
 Reference: Metz et al. 2017, equations 7 to 10, arXiv 1611.02163; Kingma and Ba 2014, algorithm 1, arXiv 1412.6980.
 """
