@@ -9,6 +9,7 @@ Reference: Theis et al. 2015, arXiv 1511.01844; Dinh et al. 2016, arXiv 1605.088
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -93,6 +94,7 @@ def _look(train: Tensor, test: Tensor) -> Look:
 
 def findings(rows: Rows, floor: float) -> list[Finding]:
     """Against histograms, one scale against two, test against training images, and temperature."""
+    lower = partial(below, tried=2)
     bits = {name: figures(rows, name, "test bits") for name in rows}
     gaps = [a - b for name in rows for a, b in zip(bits[name], figures(rows, name, "train bits"), strict=True)]
     beaten = all(max(b) < floor for b in bits.values() if b) and any(bits.values())
@@ -100,7 +102,7 @@ def findings(rows: Rows, floor: float) -> list[Finding]:
     two = "two scales"
     return [
         Finding("Every flow needs fewer bits than a histogram for each pixel.", "supported" if beaten else "not supported", "; ".join(f"{k} {min(v):.3f} to {max(v):.3f}" for k, v in bits.items() if v) + f"; histograms {floor:.3f}."),
-        below("Two scales need fewer bits than one.", bits[two], bits["one scale"]),
+        lower("Two scales need fewer bits than one.", bits[two], bits["one scale"]),
         Finding("Test images cost more bits than training images.", said, f"By {min(gaps):.3f} to {max(gaps):.3f}." if gaps else "No run came to its end."),
-        below(f"A temperature of {COOL} lowers the Frechet distance of samples, at the same likelihood.", figures(rows, two, "cool frechet"), figures(rows, two, "frechet")),
+        lower(f"A temperature of {COOL} lowers the Frechet distance of samples, at the same likelihood.", figures(rows, two, "cool frechet"), figures(rows, two, "frechet")),
     ]  # fmt: skip

@@ -336,13 +336,14 @@ def below(claim: str, a: Sequence[float], b: Sequence[float], *, form: str = ".3
     return above(claim, a, b, form=form, paired=paired, tried=tried, sign=-1)
 
 
-def matters(claim: str, groups: Sequence[Sequence[float]], *, form: str = ".3g") -> Finding:
-    """Whether groups differ at all: one-way analysis of variance at 5 %; that they do not cannot be shown by it."""
+def matters(claim: str, groups: Sequence[Sequence[float]], *, form: str = ".3g", tried: int = 1) -> Finding:
+    """Whether groups differ at all: one-way analysis of variance at 5 %; that they do not cannot be shown by it. `tried` as in `above`."""
     said = " / ".join(f"{np.mean(g):{form}}" if len(g) else "-" for g in groups)
     if min(len(g) for g in groups) < 2:
         return Finding(claim, "unclear", f"{said}, too few seeds.")
-    p = float(stats.f_oneway(*groups).pvalue)
-    return Finding(claim, "supported" if p < 0.05 else "unclear", f"{said}, p = {p:.2g} (analysis of variance).")
+    p = min(1.0, tried * float(stats.f_oneway(*groups).pvalue))
+    how = "analysis of variance" + (f", Bonferroni for {tried}" if tried > 1 else "")
+    return Finding(claim, "supported" if p < 0.05 else "unclear", f"{said}, p = {p:.2g} ({how}).")
 
 
 def more_often(claim: str, rows: Rows, a: str, b: str) -> Finding:
@@ -356,9 +357,9 @@ def more_often(claim: str, rows: Rows, a: str, b: str) -> Finding:
     )
 
 
-def verdict(p: float) -> Verdict:
-    """Of a one-sided p-value."""
-    return "supported" if p < 0.05 else "not supported" if p > 0.95 else "unclear"
+def verdict(p: float, *, tried: int = 1) -> Verdict:
+    """Of a one-sided p-value; `tried` as in `above`."""
+    return "supported" if tried * p < 0.05 else "not supported" if p > 0.95 else "unclear"
 
 
 def draw(rows: Rows, shown: Mapping[str, str], path: Path) -> None:
@@ -371,6 +372,7 @@ def draw(rows: Rows, shown: Mapping[str, str], path: Path) -> None:
                     ax.plot(values, [i] * len(values), "o", color=COLOURS[i % len(COLOURS)], ms=5, alpha=0.7)
                     ax.plot([np.mean(values)] * 2, [i - 0.3, i + 0.3], color=COLOURS[i % len(COLOURS)], lw=2)
             ax.set(title=title, yticks=range(len(rows)), ylim=(len(rows) - 0.5, -0.5))
+            ax.locator_params(axis="x", nbins=4)
             ax.set_yticklabels(list(rows) if ax is axes[0] else [], fontsize=8)
 
 

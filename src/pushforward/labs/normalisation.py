@@ -10,6 +10,7 @@ Reference: LeCun et al. 1998, Efficient BackProp, section 4.3 (inputs of mean ze
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -55,11 +56,12 @@ def _back(name: str, x: Tensor) -> Tensor:
 
 def findings(rows: Rows) -> list[Finding]:
     """The rule, the scale alone, and the range that does not fit."""
+    lower, higher = partial(below, tried=4), partial(above, tried=4)
     fit, other = "[-1, 1], tanh", "[0, 1], sigmoid"
     frechet = {name: figures(rows, name, "frechet") for name in rows}
     return [
-        below(f"{fit} has a lower Frechet distance than {other}.", frechet[fit], frechet[other]),
-        above("Half of the output's range unused does harm: [0, 1], tanh has a higher Frechet distance than [0, 1], sigmoid.", frechet["[0, 1], tanh"], frechet[other]),
-        above("A range that does not fit ruins the samples: [-1, 1], sigmoid has more than twice the Frechet distance of [-1, 1], tanh.", frechet["[-1, 1], sigmoid"], [2 * f for f in frechet[fit]]),
-        above("Without any bound on the output the Frechet distance is higher.", frechet["[-1, 1], identity"], frechet[fit]),
+        lower(f"{fit} has a lower Frechet distance than {other}.", frechet[fit], frechet[other]),
+        higher("Half of the output's range unused does harm: [0, 1], tanh has a higher Frechet distance than [0, 1], sigmoid.", frechet["[0, 1], tanh"], frechet[other]),
+        higher("A range that does not fit ruins the samples: [-1, 1], sigmoid has more than twice the Frechet distance of [-1, 1], tanh.", frechet["[-1, 1], sigmoid"], [2 * f for f in frechet[fit]]),
+        higher("Without any bound on the output the Frechet distance is higher.", frechet["[-1, 1], identity"], frechet[fit]),
     ]  # fmt: skip
