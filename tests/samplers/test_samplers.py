@@ -76,6 +76,14 @@ def test_drs_takes_a_gamma_of_0_for_exact_rejection() -> None:
     assert 0.1 < fewer < 0.6
     assert sampling.drs(model, 100, alike, burn_in=500).acceptance == pytest.approx(0.5, abs=0.2)
 
+    def uneven(x: Tensor) -> Tensor:
+        return x.sum(dim=1)
+
+    usual, said, milder = (
+        sampling.drs(model, 100, uneven, burn_in=500, **o).x for o in ({}, {"percentile": 95.0}, {"percentile": 50.0})
+    )  # type: ignore[arg-type]
+    assert torch.equal(usual, said) and not torch.equal(usual, milder)  # the paper's own where nothing is said
+
 
 def test_acceptance_by_hand() -> None:
     """At D = D*_M - log 2, gamma 0, epsilon 0: F = -log 2 - log(1/2) = 0, kept with probability 1/2."""
