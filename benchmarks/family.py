@@ -50,6 +50,7 @@ def one(
         "seed": seed,
         "cpu_seconds": round(seconds, 1),
         "budget": budget,
+        "when": time.strftime("%Y-%m-%d %H:%M", time.gmtime()),
         "precision": precision,
         **({"settings": settings} if settings else {}),
         "steps": trainer.step,

@@ -257,6 +257,8 @@ def repaired(
     found = above(f"{name} repairs the collapse of {other}.", [m for m, _ in judged], plain, tried=tried)
     quality = float(np.mean([q for _, q in judged]))
     said = f"Modes: {found.evidence} {quality:.1%} of its samples lie on them (blind: {noise[0]:.1f} modes, {noise[1]:.1%})."
+    if name == BEST:
+        said += f" By its prior and rates as much as by its loss, if {CONTROL} does as well."
     return Finding(found.claim, found.verdict if quality >= REPAIRED else "not supported", said)
 
 
