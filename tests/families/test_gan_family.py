@@ -294,56 +294,91 @@ def test_unrolling_one_step_of_two_parameters_by_hand() -> None:
     assert model.discriminator.w.grad is None  # type: ignore[union-attr]
 
 
+class Line(nn.Module):
+    """slope v + offset."""
+
+    def __init__(self, slope: float, offset: float) -> None:
+        super().__init__()
+        self.slope, self.offset = (nn.Parameter(torch.tensor(v, dtype=torch.float64)) for v in (slope, offset))
+
+    def forward(self, v: Tensor) -> Tensor:
+        out: Tensor = self.slope * v + self.offset
+        return out
+
+
+class FlatLine(Line):
+    def forward(self, v: Tensor) -> Tensor:
+        return super().forward(v).squeeze(1)
+
+
+class Given(Normal):
+    """Always the same latents."""
+
+    def sample(self, n: int, *, generator: object = None) -> Tensor:
+        return torch.randn(n, 1, generator=torch.Generator().manual_seed(5)).double()
+
+
+def sure(logit: Tensor) -> Tensor:
+    return torch.sigmoid(logit).log()
+
+
+GAMES: dict[
+    str, tuple[Callable[[], losses.Objective], Callable[[Tensor, Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]
+] = {
+    "minimax": (losses.minimax, lambda r, f: -(sure(r) + sure(-f)).mean(), lambda r, f: sure(-f).mean()),
+    "non-saturating": (losses.non_saturating, lambda r, f: -(sure(r) + sure(-f)).mean(), lambda r, f: -sure(f).mean()),
+    "wasserstein": (losses.wasserstein, lambda r, f: (f - r).mean(), lambda r, f: -f.mean()),
+    "pearson": (
+        lambda: losses.least_squares(a=-1.0, b=1.0, c=0.0),
+        lambda r, f: ((r - 1) ** 2 + (f + 1) ** 2).mean() / 2,
+        lambda r, f: (f**2).mean() / 2,
+    ),
+    "relativistic": (losses.relativistic, lambda r, f: -sure(r - f).mean(), lambda r, f: -sure(f - r).mean()),
+}  # L_D and L_G of both logits, written out
+
+
 @pytest.mark.parametrize("steps", [1, 5])
-def test_unrolling_the_saddle_loss_is_the_whole_game_by_autograd(steps: int) -> None:
-    """D = sigmoid(w x + c), G = b + s z: f_K built as one expression, L_D and updates written out, its slope in b and s by autograd."""
-    x, z = batch(16, d=1).x.double(), torch.randn(16, 1, generator=torch.Generator().manual_seed(5)).double()
+@pytest.mark.parametrize("game", GAMES)
+def test_unrolling_is_the_game_by_autograd(game: str, steps: int) -> None:
+    """D = w x + c, G = b + s z: updates and losses written out; with the saddle loss and Wasserstein's, the slope of f_K = -L_D as one expression."""
+    objective, l_d, l_g = GAMES[game]
+    x = batch(16, d=1).x.double() + 2
     w, c, b, s = (torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (0.7, -0.2, 0.4, 0.8))
-
-    def value(w: Tensor, c: Tensor) -> Tensor:
-        real, fake = (torch.sigmoid(w * v + c) for v in (x, b + s * z))
-        return real.log().mean() + (1 - fake).log().mean()
-
+    fake = b + s * Given(dim=1).sample(16)
     ws, cs = w, c
     for _ in range(steps):
-        gw, gc = torch.autograd.grad(value(ws, cs), (ws, cs), create_graph=True)
-        ws, cs = ws + 0.3 * gw, cs + 0.3 * gc
-    want = torch.autograd.grad(value(ws, cs), (b, s))
-
-    class Line(nn.Module):
-        def __init__(self, slope: Tensor, offset: Tensor) -> None:
-            super().__init__()
-            self.slope, self.offset = nn.Parameter(slope.detach().clone()), nn.Parameter(offset.detach().clone())
-
-        def forward(self, v: Tensor) -> Tensor:
-            out: Tensor = self.slope * v + self.offset
-            return out
-
-    class Critic(Line):
-        def forward(self, v: Tensor) -> Tensor:
-            return super().forward(v).squeeze(1)
-
-    class Given(Normal):
-        def sample(self, n: int, *, generator: object = None) -> Tensor:
-            return z
-
+        gw, gc = torch.autograd.grad(l_d(ws * x + cs, ws * fake + cs), (ws, cs), create_graph=True)
+        ws, cs = ws - 0.3 * gw, cs - 0.3 * gc
+    if game in ("minimax", "wasserstein"):
+        want = torch.autograd.grad(-l_d(ws * x + cs, ws * fake + cs), (b, s))
+    else:
+        fixed, still = (ws.detach(), cs.detach()), fake.detach()
+        direct = l_g(fixed[0] * x + fixed[1], fixed[0] * fake + fixed[1])
+        want = torch.autograd.grad(direct - l_d(ws * x + cs, ws * still + cs), (b, s))
     model = GAN(
-        generator=Line(s, b), discriminator=Critic(w, c), prior=Given(dim=1), objective=losses.minimax(), unroll_steps=steps, unroll_rate=0.3
-    )  # fmt: skip
-    given = batch(16, d=1)
-    model.generator_loss(dataclasses.replace(given, x=x))["adversarial"].mean().backward()
-    found = model.generator.offset.grad, model.generator.slope.grad  # type: ignore[union-attr]
-    torch.testing.assert_close(found, want, rtol=1e-9, atol=1e-12)
+        generator=Line(0.8, 0.4),
+        discriminator=FlatLine(0.7, -0.2),
+        prior=Given(dim=1),
+        objective=objective(),
+        unroll_steps=steps,
+        unroll_rate=0.3,
+    )
+    found = model.generator_loss(dataclasses.replace(batch(16, d=1), x=x))["adversarial"].mean()
+    assert float(found.detach()) == pytest.approx(float(l_g(ws * x + cs, ws * fake + cs)))  # what is logged is L_G
+    found.backward()
+    grads = model.generator.offset.grad, model.generator.slope.grad  # type: ignore[union-attr]
+    torch.testing.assert_close(grads, want, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("objective", build.gan.OBJECTIVES)
+@pytest.mark.parametrize("objective", [*build.gan.OBJECTIVES, "pearson"])
 def test_a_generator_with_the_datas_law_stays_however_far_it_looks(objective: str) -> None:
-    """Data and fakes the same points, D level: no objective may drive G away, wherever the origin lies."""
+    """Data and fakes the same points, D at its best: no objective may drive G away, wherever the origin lies."""
+    loss = GAMES["pearson"][0]() if objective == "pearson" else build.gan.OBJECTIVES[objective]()
     model = GAN(
         generator=AffineGenerator(0.0, 3.0),
-        discriminator=LinearCritic(torch.tensor([0.0]), build.gan.OBJECTIVES[objective]().neutral or 0.0),
+        discriminator=LinearCritic(torch.tensor([0.0]), loss.neutral or 0.0),
         prior=Normal(dim=1),
-        objective=build.gan.OBJECTIVES[objective](),
+        objective=loss,
         unroll_steps=5,
         unroll_rate=0.3,
     )

@@ -178,15 +178,14 @@ class GAN(GenerativeModel):
                     steps=self.unroll_steps,
                     update=self._update(),
                 )
-            context = Context(self, batch, "generator", given=given, parameters=end)
+            context = Context(self, batch, "generator", given=given, parameters={n: p.detach() for n, p in end.items()})
         with frozen(self.discriminator), steady(self.discriminator):
             fake = context.fake_logits
             logits = (context.real_logits, fake) if self.objective.paired else (fake,)
             adversarial = self.objective.generator(*logits)
-            if self.unroll_steps and not self.objective.paired:
-                # Through D's updates G moves the logits of data too: their slope alone, for the log is of L_G.
-                real, judge = context.real_logits, self.objective.discriminator
-                adversarial = adversarial - judge(real, fake.detach()) + judge(real.detach(), fake.detach())
+            if self.unroll_steps:
+                ahead = -self._look_ahead(batch, (given[0].detach(), given[1]), end)
+                adversarial = adversarial + (ahead - ahead.detach())  # its slope alone: the log is of L_G
             return {"adversarial": adversarial} | {t.name: t.function(context, **t.options) for t in due}
 
     def _meet(self, optimiser: torch.optim.Optimizer) -> None:

@@ -1,9 +1,11 @@
 r"""The generator's look ahead: the discriminator after k more updates, as a differentiable function of the fakes.
 
-.. math:: \theta_{i+1} = \theta_i + u(\nabla_\theta L_D(\theta_i, G)), \qquad \text{G minimises } L_G(\theta_k(G), G) - L_D^{data}(\theta_k(G))
+.. math:: \theta_{i+1} = \theta_i + u(\nabla_\theta L_D(\theta_i, G)), \qquad
+   \frac{dL}{dG} = \frac{\partial L_G(\theta_k, G)}{\partial G} - \frac{\partial L_D(\theta_k, G)}{\partial \theta_k} \frac{d \theta_k}{dG}
 
-The second term is the discriminator's loss on data, which G moves through the updates alone. With the saddle loss and Wasserstein's the sum is the value of the
-whole game after them; without the term a generator that has the data's law would be driven away from it. The update u is a plain gradient step, or D's own: Adam with the moments that it has gathered, as in the authors' code.
+Directly G lowers its own loss, and through the updates it raises the discriminator's, on data and on fakes. With the saddle loss and Wasserstein's that is the slope
+of the whole game's value after the updates, the paper's equation 10; with every objective the second part vanishes where the discriminator is at its best. The
+update u is a plain gradient step, or D's own: Adam with the moments that it has gathered, as in the authors' code.
 
 Reference: Metz et al. 2017, equations 7 to 10, arXiv 1611.02163; Kingma and Ba 2014, algorithm 1, arXiv 1412.6980.
 """
@@ -29,7 +31,7 @@ def unrolled(
     """Parameters after some updates, with the graph through all of them.
 
     Args:
-        start: Parameters by name; constants to the result's graph.
+        start: Parameters by name, of which the graph begins at copies.
         loss: Parameters -> the discriminator's loss, a number.
         steps: How many updates.
         update: One of them.
