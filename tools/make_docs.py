@@ -440,7 +440,7 @@ def family() -> list[str]:
         lines += [
             f"Full MNIST, {budget:.0f} seconds of one CPU thread each, {'float32' if precision == 'no' else precision}, 10,000 samples of averaged weights against the 10,000 test images,",
             f"digit encoder `{some['extractor_sha256'][:12]}`. ± is the larger of the standard error between seeds and of that of the",
-            f"measurements; of one seed it says nothing of differences between neighbours. Steps differ, between seeds and between recipes that were run on different days, by what the shared machine gave: compare rows that were kept in the same hours. Made by `{command}`; with `--set KEY=VALUE` where a row names a setting.",
+            f"measurements; of one seed it says nothing of differences between neighbours. Steps differ, between seeds and between recipes that were run on different days, by what the shared machine gave: compare rows whose steps are alike, and that were kept about the same hour (that of the commit; older runs were kept several at a time). Made by `{command}`; with `--set KEY=VALUE` where a row names a setting.",
             "",
             row("recipe", "seeds", "CPU s", "steps", *KEPT, "rarest, commonest class", "kept (UTC)"),
             row(*["---"] * (len(KEPT) + 6)),

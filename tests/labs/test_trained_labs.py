@@ -70,7 +70,9 @@ def test_what_differs_is_tested() -> None:
     p = stats.ttest_ind(b, a, equal_var=False, alternative="greater").pvalue
     assert contest.above("", b, a).evidence == f"2.03 against 1 over 3 seeds, p = {p:.2g} (Welch, one-sided)."
     assert contest.below("", a, b).evidence == f"1 against 2.03 over 3 seeds, p = {p:.2g} (Welch, one-sided)."
-    assert verdicts([contest.above("", [1.0], [0.5]), contest.above("", [1.0, 1.0], [0.5, 0.5])]) == [YES, YES]
+    assert verdicts([contest.above("", [1.0], [0.5]), contest.above("", [1.0, 1.0], [0.5, 0.5])]) == [MAYBE, YES]
+    corrected = contest.above("", b, a, tried=200), contest.above("", a, b, tried=200)
+    assert verdicts(corrected) == [MAYBE, MAYBE]
     assert contest.above("", [1.0], [0.5, 0.6]).verdict == MAYBE
     q = stats.ttest_rel(b, a, alternative="greater").pvalue
     assert f"p = {q:.2g} (paired t-test, one-sided)" in contest.above("", b, a, paired=True).evidence

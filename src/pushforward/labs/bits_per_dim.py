@@ -101,8 +101,8 @@ def findings(rows: Rows, floor: float) -> list[Finding]:
     said: Verdict = "supported" if gaps and min(gaps) > 0 else "not supported" if gaps and max(gaps) < 0 else "unclear"
     two = "two scales"
     return [
-        Finding("Every flow needs fewer bits than a histogram for each pixel.", "supported" if beaten else "not supported", "; ".join(f"{k} {min(v):.3f} to {max(v):.3f}" for k, v in bits.items() if v) + f"; histograms {floor:.3f}."),
+        Finding("Every flow needs fewer bits than a histogram for each pixel.", "supported" if beaten else "not supported" if any(bits.values()) else "unclear", "; ".join(f"{k} {min(v):.3f} to {max(v):.3f}" for k, v in bits.items() if v) + f"; histograms {floor:.3f}."),
         lower("Two scales need fewer bits than one.", bits[two], bits["one scale"]),
         Finding("Test images cost more bits than training images.", said, f"By {min(gaps):.3f} to {max(gaps):.3f}." if gaps else "No run came to its end."),
-        lower(f"A temperature of {COOL} lowers the Frechet distance of samples, at the same likelihood.", figures(rows, two, "cool frechet"), figures(rows, two, "frechet")),
+        lower(f"A temperature of {COOL} lowers the Frechet distance of samples, at the same likelihood.", figures(rows, two, "cool frechet"), figures(rows, two, "frechet"), paired=True),
     ]  # fmt: skip

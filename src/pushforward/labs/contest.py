@@ -316,19 +316,19 @@ def above(
     if not a or not b:
         return Finding(claim, "unclear", "No seed of one of them came to its end.")
     said, x, y = f"{np.mean(a):{form}} against {np.mean(b):{form}}", sign * np.asarray(a), sign * np.asarray(b)
+    if len(a) < 2 or len(b) < 2:
+        return Finding(claim, "unclear", f"{said}, too few seeds.")
     if (np.ptp(x - y) == 0) if paired else (np.ptp(x) == 0 and np.ptp(y) == 0):
         same: Verdict = "unclear" if x[0] == y[0] else "supported" if x[0] > y[0] else "not supported"
         return Finding(claim, same, f"{said} on every seed.")
-    if len(a) < 2 or len(b) < 2:
-        return Finding(claim, "unclear", f"{said}, too few seeds.")
     if paired:
         p = float(stats.ttest_rel(x, y, alternative="greater").pvalue)
     else:  # from means and deviations, which may be 0 on one side
         sides = (v for each in (x, y) for v in (each.mean(), each.std(ddof=1), len(each)))
         p = float(stats.ttest_ind_from_stats(*sides, equal_var=False, alternative="greater").pvalue)
     how = ("paired t-test" if paired else "Welch") + (f", Bonferroni for {tried}" if tried > 1 else "")
-    said_so: Verdict = "supported" if tried * p < 0.05 else "not supported" if p > 0.95 else "unclear"
-    return Finding(claim, said_so, f"{said} over {len(a)} seeds, p = {min(1.0, tried * p):.2g} ({how}, one-sided).")  # fmt: skip
+    seeds = f"{len(a)}" if len(a) == len(b) else f"{len(a)} and {len(b)}"
+    return Finding(claim, verdict(p, tried=tried), f"{said} over {seeds} seeds, p = {min(1.0, tried * p):.2g} ({how}, one-sided).")  # fmt: skip
 
 
 def below(claim: str, a: Sequence[float], b: Sequence[float], *, form: str = ".3g", paired: bool = False, tried: int = 1) -> Finding:  # fmt: skip
@@ -346,12 +346,13 @@ def matters(claim: str, groups: Sequence[Sequence[float]], *, form: str = ".3g",
     return Finding(claim, "supported" if p < 0.05 else "unclear", f"{said}, p = {p:.2g} ({how}).")
 
 
-def more_often(claim: str, rows: Rows, a: str, b: str) -> Finding:
-    """Whether more seeds of a than of b diverged: Fisher's exact test, one-sided at 5 %, which three seeds against three just reach."""
+def more_often(claim: str, rows: Rows, a: str, b: str, *, tried: int = 1) -> Finding:
+    """Whether more seeds of a than of b diverged: Fisher's exact test, one-sided at 5 %, which three seeds against three just reach; `tried` as in `above`."""
     lost = {name: sum(r["diverged"] for r in rows[name]) for name in (a, b)}
     table = [[lost[a], len(rows[a]) - lost[a]], [lost[b], len(rows[b]) - lost[b]]]
-    p, less = (float(stats.fisher_exact(table, alternative=side)[1]) for side in ("greater", "less"))
-    said = f"{lost[a]:g} of {len(rows[a])} seeds with {a}, {lost[b]:g} of {len(rows[b])} with {b}, p = {p:.2g} (Fisher, one-sided)."
+    p, less = (min(1.0, tried * float(stats.fisher_exact(table, alternative=side)[1])) for side in ("greater", "less"))
+    how = "Fisher" + (f", Bonferroni for {tried}" if tried > 1 else "")
+    said = f"{lost[a]:g} of {len(rows[a])} seeds with {a}, {lost[b]:g} of {len(rows[b])} with {b}, p = {p:.2g} ({how}, one-sided)."
     return Finding(
         claim, "supported" if p <= 0.05 + 1e-9 else "not supported" if less <= 0.05 + 1e-9 else "unclear", said
     )
@@ -359,7 +360,7 @@ def more_often(claim: str, rows: Rows, a: str, b: str) -> Finding:
 
 def verdict(p: float, *, tried: int = 1) -> Verdict:
     """Of a one-sided p-value; `tried` as in `above`."""
-    return "supported" if tried * p < 0.05 else "not supported" if p > 0.95 else "unclear"
+    return "supported" if tried * p < 0.05 else "not supported" if tried * (1 - p) < 0.05 else "unclear"
 
 
 def draw(rows: Rows, shown: Mapping[str, str], path: Path) -> None:

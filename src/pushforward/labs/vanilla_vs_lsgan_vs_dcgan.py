@@ -63,8 +63,8 @@ def findings(rows: Rows, ones: float, sharp: float) -> list[Finding]:
     frechet = {name: figures(rows, name, "frechet") for name in rows}
     off = {name: [abs(math.log(max(v, 1e-6) / sharp)) for v in figures(rows, name, "sharpness")] for name in rows}
     found = figures(rows, "vanilla", "ones")
-    if not found:
-        last = Finding(ONES, "unclear", "No seed came to its end.")
+    if len(found) < 2:
+        last = Finding(ONES, "unclear", "Too few seeds came to their end.")
     else:
         p = (
             float(stats.ttest_1samp(found, ones, alternative="greater").pvalue)
