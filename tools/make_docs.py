@@ -340,7 +340,7 @@ def collapse() -> list[str]:
         "## Mode collapse on Gaussians in the plane",
         "",
         "The plain GAN, looking ahead and packing are trained on the unrolled GAN's base (`labs/mode_collapse.py` lists the papers' networks and ours), and in the last table on PacGAN's own networks, for 8,000 steps. The unrolled GAN's authors take 25,000,",
-        "PacGAN's 400,000 (two hours and more a run here), so compare with their figures in kind only: ours have not converged, and few of their samples lie on modes where theirs do (93.6 % for PacGAN4). `toy-r3gan` differs in all of that, and in its latents (a learned mixture of 25, whose means begin at one draw for all seeds) and rates that fall: what its loss does is seen beside `toy-mixture`, which has the rest.",
+        "PacGAN's 400,000 (two hours and more a run here), so compare with their figures in kind only: ours have not converged, and on the grid few of their samples lie on modes where theirs do (93.6 % for PacGAN4). `toy-r3gan` differs in all of that, and in its latents (a learned mixture of 25, whose means begin at one draw for all seeds) and rates that fall: what its loss does is seen beside `toy-mixture`, which has the rest.",
         "One sample in a hundred on a mode is enough to find it, so that noise finds many: a repair must also put most samples on modes.",
         "",
     ]
@@ -399,7 +399,7 @@ def stacked() -> list[str]:
     slower = f" Looking ahead makes {steps['stacked'] / steps['stacked-unrolled']:.1f} times fewer steps in this time."
     lines += [
         "",
-        f"The plain GAN does not collapse here as in print, so that there is nothing for packing to repair.{slower}",
+        f"The plain GAN does not collapse here as in print, so that there is little for packing to repair.{slower}",
         "`stacked-unrolled` has no batch norm in D and looks 5 plain steps of .01 ahead; `stacked-r3gan` has none either, and five times the rate of the plain GAN: what its loss alone does has no control here.",
     ]
     return [*lines, ""]
@@ -448,7 +448,7 @@ def family() -> list[str]:
 
         if any(len(runs) > 1 for runs in recipes.values()):
             lines[-4] += (
-                f" About their recipes' means the logarithms of steps and of Frechet distances have a correlation of {steps_tell(recipes):.2f}: much of what differs between seeds is how far they came."
+                f" About their recipes' means the logarithms of steps and of Frechet distances have a correlation of {steps_tell(recipes):.2f}: some of what differs may be how far they came."
             )
 
         def mean(runs: dict[int, dict[str, Any]], key: str) -> tuple[float, float]:

@@ -18,6 +18,7 @@ from pushforward.config import load_recipe, parse, recipe_names
 from pushforward.data.batches import ImageBatches
 from pushforward.data.images import ImageSet
 from pushforward.errors import CheckpointError, ConfigError, Diverged, NotSupported, TrainingError
+from pushforward.evaluation.likelihoods import _by_ais
 from pushforward.families.energy import terms
 from pushforward.families.energy.guard import LATE, PATIENCE, Guard
 from pushforward.families.energy.model import EnergyModel, Sampler, Term, Training, fold
@@ -651,6 +652,26 @@ BASE = {
 def resolved(**changes: object) -> object:
     table = {k: v for k, v in {**BASE, **changes}.items() if v is not None}
     return build.resolve(parse({"model": table, "optimiser": {"energy": {"lr": 1e-3}}}, "test"))
+
+
+def test_a_likelihood_is_of_the_law_that_was_learned() -> None:
+    """exp(-E) over all of space: not where chains were cut to images' range, not where many levels of noise share a scale; samples of the others are not cut."""
+    one, many = {"name": "denoising", "sigma": 0.3}, {"name": "denoising", "sigma": 0.1, "widest": 0.5, "scale": 2.0}
+    plain = {"method": "langevin", "steps": 5, "step_size": 0.02}
+    made = {
+        name: build.build_model(resolved(terms=[term], chains=chains, sampler=plain), (1, 8, 8))  # type: ignore[arg-type]
+        for name, term, chains in (
+            ("one", one, None),
+            ("many", many, None),
+            ("cut", {"name": "contrastive"}, {"steps": 1, "step_size": 1.0}),
+        )
+    }
+    assert made["cut"].bounds == (-1.0, 1.0) and made["one"].bounds is None  # type: ignore[union-attr]
+    assert float(made["one"].sample(4, generator=SampleStream(0, torch.arange(4))).abs().max()) > 1
+    x, g = torch.zeros(3, 1, 8, 8), torch.Generator().manual_seed(0)
+    for name, said in (("many", "up to a factor"), ("cut", "within the range of images")):
+        with pytest.raises(NotSupported, match=said):
+            _by_ais(made[name], x, g)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

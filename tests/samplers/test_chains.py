@@ -48,6 +48,7 @@ def test_clip_and_bounds() -> None:
     x = torch.tensor([[10.0, 0.1]])
     found = settled(walk_langevin(gaussian, x, steps=1, step_size=1.0, temperature=0.0, clip=0.5))
     torch.testing.assert_close(found.x, torch.tensor([[9.75, 0.05]]))
+    assert found.energy is None  # it is not known where the chain stands
     found = settled(walk_langevin(gaussian, x, steps=1, step_size=1.0, temperature=0.0, bounds=(-1, 1)))
     torch.testing.assert_close(found.x, torch.tensor([[1.0, 0.05]]))
 

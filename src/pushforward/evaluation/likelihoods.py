@@ -97,6 +97,14 @@ def _by_ais(model: EnergyModel, x: Tensor, g: torch.Generator) -> tuple[Tensor, 
         raise NotSupported(
             "likelihood: this energy was trained by a tempered sampler, so that exp(-E) is no density that it has learned. Leave the metric out."
         )
+    if model.bounds is not None:
+        raise NotSupported(
+            "likelihood: the chains of this energy were kept within the range of images, so that exp(-E) over all of space is no density that it has learned. Leave the metric out."
+        )
+    if any(getattr(t.function, "keywords", {}).get("widest") is not None for t in model.terms):
+        raise NotSupported(
+            "likelihood: an energy of many levels of noise is known up to a factor, and exp(-E) is no density that it has learned. Leave the metric out."
+        )
     d, scale = x[0].numel(), model.scale
     spread = Normal(torch.zeros(x.shape[1:]), scale * torch.ones(x.shape[1:]))
     base = Independent(spread, x.ndim - 1)

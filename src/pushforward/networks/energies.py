@@ -54,7 +54,7 @@ class MLPEnergy(nn.Module):
         shape: Shape of one sample.
         hidden: Widths of the hidden layers.
         activation: Behind each of them.
-        norm: "spectral" bounds each layer's Lipschitz constant by 1.
+        norm: "spectral" divides each weight, as a matrix, by its largest singular value: a dense layer's Lipschitz constant is then 1, a convolution's may be larger.
         head: "linear" or "quadratic".
     """
 
@@ -89,7 +89,7 @@ class ConvEnergy(nn.Module):
         shape: (C, H, W), square.
         width: Channels at half resolution; each smaller level has twice as many.
         activation: Behind each convolution.
-        norm: "spectral" bounds each layer's Lipschitz constant by 1.
+        norm: "spectral" divides each weight, as a matrix, by its largest singular value: a dense layer's Lipschitz constant is then 1, a convolution's may be larger.
         head: "linear" or "quadratic".
     """
 
@@ -129,7 +129,7 @@ class PatchEnergy(nn.Module):
         width: Channels of the first two convolutions; the third has twice as many at half the side.
         patch: Side of a patch.
         activation: Behind each convolution.
-        norm: "spectral" bounds each layer's Lipschitz constant by 1.
+        norm: "spectral" divides each weight, as a matrix, by its largest singular value: a dense layer's Lipschitz constant is then 1, a convolution's may be larger.
         head: "linear" or "quadratic".
     """
 
@@ -189,7 +189,7 @@ class ResidualEnergy(nn.Module):
         width: Channels at half resolution; each smaller level has twice as many.
         blocks: Residual blocks a level.
         activation: In front of each convolution.
-        norm: "spectral" bounds each convolution's Lipschitz constant by 1.
+        norm: "spectral" divides each kernel, as a matrix, by its largest singular value; the convolution's Lipschitz constant may be larger than 1.
         head: "linear" or "quadratic".
     """
 

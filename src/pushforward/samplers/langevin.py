@@ -92,7 +92,7 @@ def walk_langevin(
         temperature: T; 0 is gradient descent.
         noise: Standard deviation of what is added, in the place of sqrt(eta T).
         clip: Bound on each entry of the gradient.
-        bounds: What x is cut to after each move.
+        bounds: What x is cut to after each move. The law is then another one, with a share of each coordinate on the bounds that falls with the root of eta alone; chains that follow exp(-E) between bounds are `walk_mala`'s on a mirrored energy.
         generator: Of the noise.
 
     Reference: Welling and Teh 2011, equation 3; Roberts and Tweedie 1996.
@@ -100,7 +100,7 @@ def walk_langevin(
     sd = math.sqrt(step_size * temperature) if noise is None else noise
     x = x.detach().clone()
     for _ in range(steps):
-        values, gradient = slope(energy, x)
+        _, gradient = slope(energy, x)
         if clip is not None:
             gradient = gradient.clamp(-clip, clip)
         x = x - 0.5 * step_size * gradient
@@ -108,7 +108,7 @@ def walk_langevin(
             x = x + sd * draw_normal(x.shape, generator=generator, device=x.device)
         if bounds is not None:
             x = x.clamp(*bounds)
-        yield Chains(x, values, 1.0)
+        yield Chains(x, None, 1.0)
 
 
 def sample_langevin(

@@ -141,10 +141,11 @@ class EnergyModel(GenerativeModel):
         self.network, self.shape, self.terms = network, tuple(shape), tuple(terms)
         self.sampler, self.chains, self.jitter = sampler, training, jitter
         self.initial, self.scale = initial, scale
-        self.bounds = (-1.0, 1.0) if len(self.shape) == 3 else None
         self.data: Tensor | None = None  # where chains begin that start at data; given by the caller
         self.acceptance = 1.0  # of the last chain
         self.need_chains = any(t.chains for t in self.terms)
+        # Chains of images are kept where images lie; an energy learned from noised images alone is one of all space.
+        self.bounds = (-1.0, 1.0) if len(self.shape) == 3 and self.need_chains else None
         self.buffer = Replay(shape=shape, rows=rows, depth=training.depth, begin=self._begin) if self._keeps else None
         self.guard = Guard(flip=flip) if self.need_chains else None
         for p in self.network.parameters():
