@@ -308,3 +308,15 @@ def test_the_diffusion_labs_run_small(tmp_path: Path, monkeypatch: pytest.Monkey
     assert (tmp_path / "p/dps-6.png").exists()
     with pytest.raises(NotSupported, match="classes"):
         labs.run_lab("guidance-scale", tmp_path / "x", quiet=True, run=str(tmp_path / "s/run"), n=20)
+
+
+def test_a_lab_that_reads_what_it_kept_still_says_what_it_took(tmp_path: Path) -> None:
+    file = tmp_path / "lab.json"
+    labs.run_lab("fixed-point-inverse", tmp_path, quiet=True)
+    about = json.loads(file.read_text())
+    file.write_text(json.dumps(about | {"seconds": 999.0}))
+    labs.run_lab("fixed-point-inverse", tmp_path, quiet=True)
+    assert json.loads(file.read_text())["seconds"] == 999.0
+    file.write_text(json.dumps(about | {"seconds": 999.0, "settings": {}}))
+    labs.run_lab("fixed-point-inverse", tmp_path, quiet=True)
+    assert json.loads(file.read_text())["seconds"] < 999
