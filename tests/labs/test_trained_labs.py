@@ -559,22 +559,14 @@ def test_a_digit_that_is_lost_again_was_not_recognised_yet(monkeypatch: pytest.M
             return type("Found", (), {"logits": sure})
 
     monkeypatch.setattr(energies, "extractor", lambda name: Known())
-    model = EnergyModel(
-        network=torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 1), torch.nn.Flatten(0)),
-        shape=(1, 8, 8),
-        terms=(),
-        sampler=Sampler(step_size=1.0, noise=0.1),
-        training=Training(),
-        rows=1,
-    ).eval()
+    model = linear_energy()
     last, when = energies.recognised(model, 2, 4 * energies.EVERY)
     assert last.tolist() == [3, 3]
     assert when.tolist() == [3 * energies.EVERY, 0]
 
 
-def test_samples_along_one_walk_are_those_of_each_length() -> None:
-    torch.manual_seed(0)
-    model = EnergyModel(
+def linear_energy() -> EnergyModel:
+    return EnergyModel(
         network=torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 1), torch.nn.Flatten(0)),
         shape=(1, 8, 8),
         terms=(),
@@ -582,6 +574,11 @@ def test_samples_along_one_walk_are_those_of_each_length() -> None:
         training=Training(),
         rows=1,
     ).eval()
+
+
+def test_samples_along_one_walk_are_those_of_each_length() -> None:
+    torch.manual_seed(0)
+    model = linear_energy()
     found = energies.along(model, 7, [3, 8], seed=5, batch_size=4)
     for moves, x in found.items():
         change_sampler(model, None, [f"steps={moves}"])
