@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
+import math
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from program import call, refused
 from torch import Tensor, nn
 
@@ -146,6 +150,37 @@ def test_the_ratio_is_the_difference_of_two_fields(run: Path) -> None:
     assert not torch.allclose(own, ratio)
     alone = anomaly.score(runs.Run(run, loaded.config, Ink(), 0, 0.0), suite="shifts", n=20, quiet=True)
     torch.testing.assert_close(own - ratio, alone.outliers["energy"]["fog"])
+
+
+def test_bits_of_a_png_are_those_of_its_file(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    for channels in (1, 3):
+        noise = torch.randint(0, 256, (2, channels, 28, 28), dtype=torch.uint8)
+        bits = anomaly.png_bits(torch.cat([noise, torch.zeros_like(noise[:1])]))
+        assert float(bits[:2].min()) > 8 * noise[0].numel()  # what is random is not made smaller
+        assert float(bits[2]) < 0.2 * float(bits[0])
+        array = noise[0].permute(1, 2, 0).squeeze(2).numpy()
+        Image.fromarray(array).save(tmp_path / "x.png", optimize=True)
+        assert float(bits[0]) == 8 * (tmp_path / "x.png").stat().st_size
+
+
+def test_a_likelihood_that_knows_nothing_less_complexity_ranks_by_complexity(run: Path) -> None:
+    class Flat(Ink):
+        energy = None  # type: ignore[assignment]
+
+        def log_prob(self, x: Tensor) -> Tensor:
+            return 0 * x.flatten(1).sum(dim=1) - math.log(2) * 1000 * self.unit.double()
+
+    loaded = runs.load_run(run)
+    report = anomaly.score(runs.Run(run, loaded.config, Flat(), 0, 0.0), suite="shifts", n=20, quiet=True)
+    table = report.scores["less complexity"]
+    assert (table["black"]["AUROC"].value, table["uniform noise"]["AUROC"].value) == (1, 0)
+    white = Image.fromarray(np.full((28, 28), 255, dtype=np.uint8))
+    file = io.BytesIO()
+    white.save(file, "PNG", optimize=True)
+    assert report.outliers["less complexity"]["white"].tolist() == pytest.approx([1000 - 8 * len(file.getvalue())] * 20)
+    energy = anomaly.score(runs.Run(run, loaded.config, Ink(), 0, 0.0), suite="shifts", n=20, quiet=True)
+    assert "less complexity" not in energy.scores  # an energy is not in nats
 
 
 def test_a_class_that_training_never_saw_is_a_set_of_its_own(run: Path) -> None:

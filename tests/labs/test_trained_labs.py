@@ -302,18 +302,20 @@ def test_verdicts_of_flow_labs() -> None:
     assert verdicts(bits_per_dim.findings(flows(1.5, 1.9, -0.1, 150.0), 1.8)) == [NO] * 4
 
     def scored(likelihood: float, typicality: float, ratio: float) -> dict[str, float]:
-        return {"bits": 1.0, "likelihood": likelihood, "error": 0.01, "typicality": typicality, "ratio": ratio}
+        four = {"likelihood": likelihood, "typicality": typicality, "ratio": ratio, "less complexity": 0.8}
+        return {"bits": 1.0, "error": 0.01, **four}
 
     table = {"black": scored(0.0, 0.99, 0.95), "fog": scored(1.0, 1.0, 1.0)}
-    assert verdicts(ood_paradox.findings(table, 1.5)) == [YES, YES, YES]
+    assert verdicts(ood_paradox.findings(table, 1.5)) == [YES, YES, YES, NO]
     assert verdicts(ood_paradox.findings(table | {"mnist": scored(0.49, 0.5, 0.5)}, 1.5, "mnist")) == [
         YES,
         NO,
         YES,
         YES,
+        NO,
     ]
-    assert verdicts(ood_paradox.findings(table | {"half size": scored(0.1, 0.5, 0.4)}, 1.5)) == [YES, MAYBE, MAYBE]
-    assert verdicts(ood_paradox.findings({"fog": scored(1.0, 1.0, 1.0)}, 1.5)) == [NO, MAYBE, MAYBE]
+    assert verdicts(ood_paradox.findings(table | {"half size": scored(0.1, 0.5, 0.4)}, 1.5)) == [YES, MAYBE, MAYBE, NO]
+    assert verdicts(ood_paradox.findings({"fog": scored(1.0, 1.0, 1.0)}, 1.5)) == [NO, MAYBE, MAYBE, MAYBE]
 
 
 # --- small measures ---------------------------------------------------------------------------------------------
@@ -586,11 +588,12 @@ def test_samples_along_one_walk_are_those_of_each_length() -> None:
 
 
 def test_the_paradoxs_scores() -> None:
-    """By bits: strange is what costs many, what is far from the usual cost on either side, and what costs more than the background."""
+    """By bits: strange is what costs many, what is far from the usual cost on either side, and what costs more than the background, or than a PNG."""
     from pushforward.labs.ood_paradox import scored
 
     flow, background = torch.tensor([1.0, 2.0, 4.0]), torch.tensor([0.5, 3.0, 3.0])
-    found = scored(flow, background, 2.0)
+    found = scored(flow, background, torch.tensor([4.0, 2.0, 1.0]), 2.0)
     assert found["likelihood"].tolist() == [1.0, 2.0, 4.0]
     assert found["typicality"].tolist() == [1.0, 0.0, 2.0]
     assert found["ratio"].tolist() == [0.5, -1.0, 1.0]
+    assert found["less complexity"].tolist() == [-3.0, 0.0, 3.0]
