@@ -97,10 +97,25 @@ def test_noise_is_told_from_collapse() -> None:
     assert [a.kind for a in alarms(rows)] == ["noise"]
     toy = log(monitor__modes=[3.0] * 20, monitor__all_modes=[8.0] * 20, monitor__spread=[4.0] * 20)
     scattered = [r | {"monitor/high_quality": 0.1} for r in toy]  # between Gaussians, of which five are lost
-    assert [a.kind for a in alarms(scattered)] == ["collapse"]
+    assert [a.kind for a in alarms(scattered)] == ["collapse", "missed"]
     one = to_model(data.images[:1].expand(250, -1, -1, -1)) + 0.02 * noise
     rows = [{"step": 100 * k, **signs(one, data, "mnist-5k")} for k in range(1, 20)]
     assert {a.kind for a in alarms(rows)} == {"collapse", "sameness"}
+
+
+def test_samples_between_the_modes_are_told() -> None:
+    """A Gaussian of the ring's mean and covariance is nearest to all eight modes and hits none."""
+    ring = DENSITIES["ring-8"]
+    assert isinstance(ring, Mixture)
+    blind = torch.randn(500, 2, generator=torch.Generator().manual_seed(0)) * 2**0.5
+    found = signs(blind, ring, "ring-8")
+    assert found["monitor/modes"] == found["monitor/all_modes"] == 8
+    rows = [{"step": 100 * k, **found} for k in range(1, 20)]
+    (alarm,) = alarms(rows)
+    assert (alarm.kind, alarm.step) == ("missed", 1000)
+    assert alarm.text.startswith(f"samples miss the modes: {found['monitor/high_quality']:.1%} of them")
+    good = signs(ring.sample(500, generator=torch.Generator().manual_seed(1)), ring, "ring-8")
+    assert alarms([{"step": 100 * k, **good} for k in range(1, 20)]) == []
 
 
 def test_sameness() -> None:

@@ -20,6 +20,7 @@ from pushforward.metrics.features import extractor
 
 PATIENCE = 500  # steps that a sign must last
 NOISY = 1.3  # nearest neighbours this many times as far apart as data's are those of noise
+HIT = 0.2  # of a mixture's samples lie within three standard deviations of a mean: below it the modes are missed
 PRESENT = 0.1  # a class is there if its share is at least this part of an even one
 
 
@@ -78,7 +79,7 @@ class Alarm:
 
     Args:
         step: Where it was noticed.
-        kind: "collapse", "sameness", "noise" or "saturation".
+        kind: "collapse", "sameness", "noise", "missed" or "saturation".
         text: What, and what usually helps.
     """
 
@@ -93,7 +94,7 @@ def alarms(rows: Sequence[dict[str, Any]]) -> list[Alarm]:
     Args:
         rows: Lines of log.jsonl, in order.
     """
-    found = [_collapse(rows), _sameness(rows), _noise(rows), _saturation(rows)]
+    found = [_collapse(rows), _sameness(rows), _noise(rows), _missed(rows), _saturation(rows)]
     return sorted((a for a in found if a is not None), key=lambda a: a.step)
 
 
@@ -152,6 +153,21 @@ def _noise(rows: Sequence[dict[str, Any]]) -> Alarm | None:
         "noise",
         f"samples are noise: their nearest neighbours have been more than {NOISY:g} times the data's distance for {lasting[0] - lasting[1]} steps. What usually "
         "helps: lower learning rates, batch norm in the generator, an objective that does not saturate; or the run has only begun.",
+    )
+
+
+def _missed(rows: Sequence[dict[str, Any]]) -> Alarm | None:
+    """Samples between the Gaussians of a mixture: each is nearest to one, so that all modes seem to be there."""
+    key = "monitor/high_quality"
+    lasting = _lasting([(r["step"], r[key] < HIT) for r in rows if key in r])
+    if lasting is None:
+        return None
+    share = next(r[key] for r in rows if key in r and r["step"] == lasting[0])
+    return Alarm(
+        lasting[0],
+        "missed",
+        f"samples miss the modes: {share:.1%} of them lie within three standard deviations of one, and under {HIT:.0%} have for {lasting[0] - lasting[1]} steps. What usually "
+        "helps: learning rates that decay, averaged weights, a penalty on the discriminator's slope; or the run has only begun.",
     )
 
 

@@ -226,14 +226,14 @@ def _needs(name: str) -> frozenset[Any]:
 def _refuse_senseless(objective: Table, listed: list[Table], views: list[Table], scalars: Table) -> None:
     """Refuse parts that make no sense together, with the reason."""
     needs = {t["name"]: _needs(t["name"]) for t in listed}
-    undecided = make(objective, OBJECTIVES, "model.objective").neutral
-    if any(v["name"] == "ada" for v in views) and undecided is None:
+    made = make(objective, OBJECTIVES, "model.objective")
+    if any(v["name"] == "ada" for v in views) and made.neutral is None:
         raise ConfigError(
             f"model.views: ada with the objective {objective['name']}: it steers by the sign of D on data, and here D has no level at which it is undecided. Leave one out."
         )
-    if undecided is None and "roth" in needs:
+    if not made.calibrated and "roth" in needs:
         raise ConfigError(
-            f"model.terms: roth with the objective {objective['name']}: it weighs slopes by the sigmoid of D, and here D is no logit of a probability. Take r1 and r2, or leave one out."
+            f"model.terms: roth with the objective {objective['name']}: it weighs slopes by the sigmoid of D, and here D is no logit of a probability (minimax and non-saturating have one). Take r1 and r2, or leave one out."
         )
     foreseen = [t["name"] for t in listed if t["player"] == "discriminator"]
     if scalars["unroll_steps"] and foreseen:
@@ -282,6 +282,10 @@ def build(table: Table, shape: tuple[int, ...], batch_size: int) -> GAN:
     if table["unroll_steps"] and has_batch_norm(discriminator):
         raise ConfigError(
             'model.unroll_steps with batch norm in the discriminator: looking ahead would move its statistics. Set discriminator.norm = "none" or "spectral".'
+        )
+    if table["weight_clip"] is not None and table["discriminator"].get("norm") == "spectral":
+        raise ConfigError(
+            "model.weight_clip with spectral norm in the discriminator: weights are divided by their norm after the clip, so that it bounds nothing. Leave one out."
         )
     slopes = [t["name"] for t in table["terms"] if _needs(t["name"]) & _SLOPES]
     if slopes and has_batch_norm(discriminator):

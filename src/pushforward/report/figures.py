@@ -48,36 +48,87 @@ def to_svg(figure: Figure) -> str:
     return text[text.index("<svg") :].replace(_INK, "currentColor")
 
 
-def curves(logs: dict[str, list[dict[str, Any]]]) -> str:
-    """Losses and logits of each run against the step: one column a run."""
+PANELS: tuple[tuple[str, dict[str, str]], ...] = (
+    (
+        "loss",
+        {
+            "discriminator/adversarial": "discriminator",
+            "generator/adversarial": "generator",
+            "denoiser/denoising": "denoising",
+            "energy/contrastive": "contrastive",
+            "energy/denoising": "denoising",
+            "energy/sliced": "sliced score",
+            "flow/bits_per_dim": "bits a dimension",
+        },
+    ),
+    ("mean logit", {"discriminator/real_logit": "D(x)", "discriminator/fake_logit": "D(G(z))"}),
+    ("mean energy", {"energy/data_energy": "data", "energy/chain_energy": "chains"}),
+    (
+        "gradient norm",
+        {f"{p}/gradient_norm": p for p in ("discriminator", "generator", "denoiser", "energy", "flow")},
+    ),
+    (
+        "share",
+        {
+            "monitor/modes": "modes that are there",
+            "monitor/high_quality": "samples on modes",
+            "monitor/spread": "spread (data: 1)",
+            "discriminator/overlap": "fakes that beat data",
+        },
+    ),
+)
+"""What `curves` draws of a log: a row's axis, and of its lines the key and the label."""
+
+
+def curves(logs: Mapping[str, Sequence[Mapping[str, Any]]], alarms: Mapping[str, Sequence[int]] | None = None) -> str:
+    """What the log says of each run against the step: one column a run, one row for each panel that any has.
+
+    Args:
+        logs: Lines of log.jsonl by run.
+        alarms: Steps to mark, by run.
+    """
+    there = {key for rows in logs.values() for r in rows for key in r}
+    panels = [(axis, lines) for axis, lines in PANELS if there & lines.keys()]
     with mpl.rc_context(STYLE):
-        figure, axes = plt.subplots(2, len(logs), figsize=(3.6 * max(len(logs), 2), 4.6), sharex="col", squeeze=False)
+        size = (3.6 * max(len(logs), 2), 0.6 + 2 * len(panels))
+        figure, axes = plt.subplots(len(panels), len(logs), figsize=size, sharex="col", squeeze=False)
         for column, (name, rows) in enumerate(logs.items()):
-            step = [r["step"] for r in rows]
-            for colour, phase in zip(COLOURS, ("discriminator", "generator"), strict=False):
-                _line(axes[0, column], step, [r.get(f"{phase}/adversarial") for r in rows], colour, phase)
-            for colour, side in zip(COLOURS[2:], ("real", "fake"), strict=False):
-                _line(
-                    axes[1, column],
-                    step,
-                    [r.get(f"discriminator/{side}_logit") for r in rows],
-                    colour,
-                    f"D({'x' if side == 'real' else 'G(z)'})",
-                )
+            for ax, (axis, lines) in zip(axes[:, column], panels, strict=True):
+                for colour, (key, label) in zip(
+                    COLOURS, ((k, v) for k, v in lines.items() if k in there), strict=False
+                ):
+                    _line(ax, [r["step"] for r in rows], [_value(r, key) for r in rows], colour, label)
+                for step in (alarms or {}).get(name, ()):
+                    ax.axvline(step, color=COLOURS[1], ls=":", lw=1)
+                if axis == "gradient norm" and ax.lines:
+                    ax.set_yscale("log")
+                if axis == "share":
+                    ax.set_ylim(-0.03, 1.6)
+                if ax.get_legend_handles_labels()[0]:
+                    ax.legend(fontsize=8)
             axes[0, column].set_title(name)
-            axes[1, column].set_xlabel("training step")
-            for ax in axes[:, column]:
-                ax.legend(fontsize=8)
-        axes[0, 0].set_ylabel("loss")
-        axes[1, 0].set_ylabel("mean logit")
+            axes[-1, column].set_xlabel("training step")
+        for row, (axis, _) in zip(axes, panels, strict=True):
+            drawn = [ax for ax in row if ax.get_legend() is not None]
+            drawn[0].set_ylabel(axis)
+            for ax in set(row) - set(drawn):
+                ax.set_visible(False)
         figure.tight_layout()
         return to_svg(figure)
+
+
+def _value(row: Mapping[str, Any], key: str) -> float | None:
+    if key == "monitor/modes" and key in row:
+        return float(row[key] / row["monitor/all_modes"])
+    value = row.get(key)
+    return None if value is None else float(value)
 
 
 def _line(ax: Any, x: Sequence[float], y: Sequence[float | None], colour: str, label: str) -> None:
     points = [(a, b) for a, b in zip(x, y, strict=True) if b is not None]
     if points:
-        ax.plot(*zip(*points, strict=True), color=colour, lw=1.2, label=label)
+        alone = "." if len(points) == 1 else None
+        ax.plot(*zip(*points, strict=True), color=colour, lw=1.2, marker=alone, label=label)
 
 
 def quality(results: list[dict[str, Any]], floor: dict[str, Any]) -> str:

@@ -107,7 +107,7 @@ def write_report(folders: list[Path], out: Path) -> None:
         floor=judged[0]["floor"] if judged else {},
         columns=[(k, h) for k, h in SHOWN.items() if any(k in r["values"] for r in judged)],
         real=_picture(real) if real.exists() else None,
-        curves=figures.curves({s.name: s.log for s in shown}),
+        curves=figures.curves({s.name: s.log for s in shown}, {s.name: [a.step for a in s.alarms] for s in shown}),
         quality=figures.quality(judged, judged[0]["floor"]) if judged else None,
         classes=figures.classes(judged) if judged and "class 0" in judged[0]["values"] else None,
         cell=cell,

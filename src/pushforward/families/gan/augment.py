@@ -19,6 +19,7 @@ from torch import Tensor
 from pushforward.randomness import SampleStream
 
 Change = Literal["translation", "cutout", "brightness", "contrast"]
+Changes = Annotated[Sequence[Change], Field(min_length=1)]
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def augment(x: Tensor, generator: SampleStream, changes: Sequence[str]) -> Tenso
 # --- views: x -> what the discriminator is shown, (B, *shape) -> the same -------------------------------------
 
 
-def diffaugment(x: Tensor, look: Look, *, changes: Sequence[Change] = ("translation", "cutout")) -> Tensor:
+def diffaugment(x: Tensor, look: Look, *, changes: Changes = ("translation", "cutout")) -> Tensor:
     """Every image is changed, data and fakes, in both players' moves.
 
     Args:
@@ -102,9 +103,7 @@ def diffaugment(x: Tensor, look: Look, *, changes: Sequence[Change] = ("translat
     return augment(x, look.generator, changes)
 
 
-def ada(
-    x: Tensor, look: Look, *, changes: Sequence[Change] = ("translation", "cutout", "brightness", "contrast")
-) -> Tensor:
+def ada(x: Tensor, look: Look, *, changes: Changes = ("translation", "cutout", "brightness", "contrast")) -> Tensor:
     """Each change is made with a probability that rises while the discriminator tells training data too surely (`GAN.finish`).
 
     Args:

@@ -61,8 +61,15 @@ def least_squares(*, a: float = 0.0, b: float = 1.0, c: float = 1.0, factor: flo
         c: What G wants D to say of fakes. With b - c = 1, b - a = 2 the game minimises Pearson's chi-squared.
         factor: In the place of 1/2; CN-LSGAN has 1.
 
+    Raises:
+        ValueError: a = b, which asks the same of data and fakes, or a factor that is not above 0.
+
     Reference: Mao et al. 2016, equation 2, arXiv 1611.04076.
     """
+    if a == b:
+        raise ValueError(f"a = b = {a:g}: the discriminator would be asked for the same of data and fakes")
+    if not factor > 0:
+        raise ValueError(f"factor = {factor:g}: must be above 0")
     return Objective(
         lambda real, fake: factor * ((real - b).square() + (fake - a).square()),
         lambda fake: factor * (fake - c).square(),

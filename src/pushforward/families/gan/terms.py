@@ -8,16 +8,19 @@ slopes by itself says "slope", so that packs and batch norm, which have none of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from pushforward.families.gan.augment import Change, augment
+from pushforward.families.gan.augment import Changes, augment
 from pushforward.families.gan.context import Context, Need, Player
 from pushforward.penalties import squared_norm, unit_slope_penalty
+
+Positive = Annotated[float, Field(gt=0)]
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Term:
     needs: frozenset[Need] = frozenset()
 
 
-def interpolate_penalty(context: Context, *, target: float = 1.0) -> Tensor:
+def interpolate_penalty(context: Context, *, target: Annotated[float, Field(ge=0)] = 1.0) -> Tensor:
     """(||grad D|| - target)^2 at points between data and fakes (WGAN-GP; the paper's weight is 10).
 
     Args:
@@ -82,7 +85,7 @@ def roth(context: Context) -> Tensor:
     return (1 - real).square() * squared_norm(context.real_slope) + fake.square() * squared_norm(context.fake_slope)
 
 
-def dragan(context: Context, *, sd: float = 0.25, target: float = 1.0) -> Tensor:
+def dragan(context: Context, *, sd: Positive = 0.25, target: Annotated[float, Field(ge=0)] = 1.0) -> Tensor:
     """(||grad D|| - target)^2 at data with Gaussian noise (the paper's weight is 10).
 
     Args:
@@ -105,7 +108,7 @@ def data_anchor(context: Context) -> Tensor:
     return (context.fake - context.batch.x).flatten(1).square().sum(dim=1)
 
 
-def consistency_real(context: Context, *, changes: Sequence[Change] = ("translation",)) -> Tensor:
+def consistency_real(context: Context, *, changes: Changes = ("translation",)) -> Tensor:
     """(D(x) - D(T(x)))^2 on data (CR, and bCR's first half; weight 10).
 
     Args:
@@ -117,7 +120,7 @@ def consistency_real(context: Context, *, changes: Sequence[Change] = ("translat
     return (context.real_logits - context.discriminate(augment(x, context.batch.generator, changes))).square()
 
 
-def consistency_fake(context: Context, *, changes: Sequence[Change] = ("translation",)) -> Tensor:
+def consistency_fake(context: Context, *, changes: Changes = ("translation",)) -> Tensor:
     """(D(G(z)) - D(T(G(z))))^2 on fakes (bCR's second half; weight 10).
 
     Args:
@@ -133,7 +136,7 @@ def _neighbours(context: Context, sd: float) -> Tensor:
     return context.generate(context.z + sd * context.batch.generator.normal(context.z.shape))
 
 
-def latent_consistency(context: Context, *, sd: float = 0.05) -> Tensor:
+def latent_consistency(context: Context, *, sd: Positive = 0.05) -> Tensor:
     """(D(G(z)) - D(G(z + dz)))^2, dz ~ N(0, sd^2): zCR's pull on the discriminator (weight 5).
 
     Args:
@@ -144,7 +147,7 @@ def latent_consistency(context: Context, *, sd: float = 0.05) -> Tensor:
     return (context.fake_logits - context.discriminate(_neighbours(context, sd).detach())).square()
 
 
-def latent_diversity(context: Context, *, sd: float = 0.05) -> Tensor:
+def latent_diversity(context: Context, *, sd: Positive = 0.05) -> Tensor:
     """-|G(z) - G(z + dz)|^2, the mean over pixels: zCR's push on the generator (weight 0.5).
 
     The paper prints a norm; its weight is for the mean, as implementations take it: the sum over 784 pixels overpowers the adversarial loss, and nothing is learned.
