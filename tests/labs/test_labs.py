@@ -143,7 +143,7 @@ def test_repairs_of_the_toy_differ_from_it_by_one_thing() -> None:
 
 def test_gaussian_lab(tmp_path: Path) -> None:
     found = labs.run_lab("gaussian-1d", tmp_path, quiet=True, steps=40, seeds=2, frames=3)
-    assert len(found) == 4
+    assert len(found) == 5
     assert found[0].verdict == "not supported"  # nobody learns in 40 steps
     for name in ("losses.png", "discriminator.png", "discriminator.gif", "rates.png", "batches.png"):
         assert (tmp_path / name).stat().st_size > 1000
@@ -158,6 +158,22 @@ def test_errors_are_compared_seed_by_seed() -> None:
     assert _less("", a, b).verdict == "supported"
     assert _less("", b, a).verdict == "not supported"
     assert _less("", [1.0, 2.0, 3.0], [2.0, 1.0, 3.1]).verdict == "unclear"
+    near = [1.0, 1.0, 1.0], [1.1, 1.3, 1.3]  # p = .033
+    assert [_less("", *near, claims=n).verdict for n in (1, 2)] == ["supported", "unclear"]
+
+
+def test_rates_of_the_discriminator_are_compared_at_one_rate_of_the_generator() -> None:
+    """A generator too slow to arrive, beside fast discriminators alone, says nothing of them."""
+    from pushforward.labs.gaussian_1d import RATES, _speeds
+
+    torch.manual_seed(0)
+    far = {1e-4: 3.0, 1e-3: 1.0, 1e-2: 0.1, 1e-1: 0.5}  # decided by G's rate
+    jitter = (1 + 0.01 * torch.rand(6, dtype=torch.float64)).tolist()
+    even = {(d, g): [far[g] * v for v in (jitter if d < g else jitter[::-1])] for d in RATES for g in RATES}
+    assert [f.verdict for f in _speeds(even)] == ["unclear", "unclear"]
+    sweep = even | {(1e-2, 1e-3): [2.0 * v for v in jitter], (1e-1, 1e-2): [0.05 * v for v in jitter]}
+    assert [f.verdict for f in _speeds(sweep)] == ["not supported", "supported"]
+    assert "rate 0.001 " in _speeds(sweep)[0].claim
 
 
 def test_optimal_discriminator() -> None:
