@@ -150,7 +150,7 @@ def latent_consistency(context: Context, *, sd: Positive = 0.05) -> Tensor:
 def latent_diversity(context: Context, *, sd: Positive = 0.05) -> Tensor:
     """-|G(z) - G(z + dz)|^2, the mean over pixels: zCR's push on the generator (weight 0.5).
 
-    The paper prints a norm; its weight is for the mean, as implementations take it: the sum over 784 pixels overpowers the adversarial loss, and nothing is learned.
+    The paper prints a norm. Here it is the mean over pixels, our choice: at the paper's weight the sum over 784 pixels overpowered the adversarial loss, and nothing was learned.
 
     Args:
         sd: Of dz.
