@@ -341,7 +341,7 @@ def collapse() -> list[str]:
         "## Mode collapse on Gaussians in the plane",
         "",
         "The plain GAN, looking ahead and packing are trained on the unrolled GAN's base (`labs/mode_collapse.py` lists the papers' networks and ours), and in the last table on PacGAN's own networks, for 8,000 steps; the plain GAN and looking ahead also for the 25,000 of the unrolled GAN's authors.",
-        "PacGAN's authors take 400,000 (two hours and more a run here), so compare with their figures in kind only: ours have not converged, and on the grid few of their samples lie on modes where theirs do (93.6 % for PacGAN4). `toy-r3gan` differs in all of that, and in its latents (a learned mixture of 25, whose means begin at one draw for all seeds) and rates that fall: what its loss does is seen beside `toy-mixture`, which has the rest, and `toy-relativistic`, which has the loss alone.",
+        "PacGAN's authors take 400,000 (two hours and more a run here), so compare with their figures in kind only: ours have not converged, and on the grid few of their samples lie on modes where theirs do (93.6 % for PacGAN4). `toy-r3gan` differs in all of that, and in its latents (a learned mixture of 25, whose means begin at one draw for all seeds) and rates that fall: what its loss does is seen beside `toy-mixture`, which has the rest, `toy-equal`, which has the rates alone, and `toy-relativistic`, which has the loss alone.",
         "One sample in a hundred on a mode is enough to find it, so that noise finds many: a repair must also put most samples on modes.",
         "",
     ]

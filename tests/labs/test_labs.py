@@ -134,6 +134,9 @@ def test_repairs_of_the_toy_differ_from_it_by_one_thing() -> None:
         mine, others = model(f"gan/{recipe}")
         assert {k for k in plain | mine if plain.get(k) != mine.get(k)} == keys
         assert others == rest
+    mixture, equal = (load_recipe(f"gan/{n}").model_dump(exclude={"about", "expect"}) for n in ("toy-mixture", "toy-equal"))  # fmt: skip
+    assert mixture["model"].pop("prior") != equal["model"].pop("prior")
+    assert mixture == equal
     (alone, others), (packed, rest) = model("gan/toy-maxout"), model("gan/toy-maxout-pac2")
     assert {k for k in alone if alone[k] != packed[k]} == {"pack"}
     assert others["train"].pop("batch_size") * 2 == rest["train"].pop(
