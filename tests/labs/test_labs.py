@@ -204,9 +204,14 @@ def test_stacks_are_judged_by_the_digits_of_their_channels() -> None:
 
 
 def test_modes_of_stacks_are_compared_by_ranks() -> None:
-    rows = [{"recipe": r, "modes": m} for r, ms in (("a", (950, 960, 940)), ("b", (990, 985, 999))) for m in ms]
+    rows = [
+        {"recipe": r, "modes": m, "steps": 100 * m}
+        for r, ms in (("a", (950, 960, 940)), ("b", (990, 985, 999)))
+        for m in ms
+    ]
     said = {(x, y): stacked._finding(x, y, rows, 1).verdict for x, y in (("a", "b"), ("b", "a"))}
     assert said == {("b", "a"): "supported", ("a", "b"): "not supported"}  # 1 of C(6, 3) orders: p = 0.05
+    assert "after 99,133 and 95,000 steps" in stacked._finding("b", "a", rows, 1).evidence
     assert stacked._finding("b", "a", [rows[0], rows[3]], 1).verdict == "unclear"  # one seed each
     assert {stacked._finding(x, y, rows, 2).verdict for x, y in (("a", "b"), ("b", "a"))} == {
         "unclear"

@@ -140,9 +140,10 @@ def _finding(name: str, other: str, rows: list[dict[str, object]], tried: int) -
         float(stats.mannwhitneyu(mine, plain, alternative=way, method="exact").pvalue) for way in ("greater", "less")
     )
     verdict: Verdict = "supported" if tried * more <= 0.05 else "not supported" if tried * fewer <= 0.05 else "unclear"
+    steps = [round(sum(int(str(r["steps"])) for r in rows if r["recipe"] == n) / len(mine)) for n in (name, other)]
     how = "rank test" + (f", Bonferroni for {tried}" if tried > 1 else "")
     return Finding(
-        f"{name} finds more modes than {other}.",
+        f"{name} finds more modes than {other} in the same CPU time.",
         verdict,
-        f"{', '.join(map(str, mine))} against {', '.join(map(str, plain))} of 1,000, seed by seed; p = {min(1.0, tried * more):.2g} ({how}, one-sided).",
+        f"{', '.join(map(str, mine))} against {', '.join(map(str, plain))} of 1,000, seed by seed, after {steps[0]:,} and {steps[1]:,} steps; p = {min(1.0, tried * more):.2g} ({how}, one-sided).",
     )
