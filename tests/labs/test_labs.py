@@ -171,13 +171,16 @@ def test_rates_of_the_discriminator_are_compared_at_one_rate_of_the_generator() 
     from pushforward.labs.gaussian_1d import RATES, _speeds
 
     torch.manual_seed(0)
-    far = {1e-4: 3.0, 1e-3: 1.0, 1e-2: 0.1, 1e-1: 0.5}  # decided by G's rate
+    far = {1e-4: 3.0, 1e-3: 0.2, 1e-2: 0.1, 1e-1: 0.5}  # decided by G's rate
     jitter = (1 + 0.01 * torch.rand(6, dtype=torch.float64)).tolist()
     even = {(d, g): [far[g] * v for v in (jitter if d < g else jitter[::-1])] for d in RATES for g in RATES}
     assert [f.verdict for f in _speeds(even)] == ["unclear", "unclear"]
     sweep = even | {(1e-2, 1e-3): [2.0 * v for v in jitter], (1e-1, 1e-2): [0.05 * v for v in jitter]}
     assert [f.verdict for f in _speeds(sweep)] == ["not supported", "supported"]
     assert "rate 0.001 " in _speeds(sweep)[0].claim
+    short = sweep | {(d, 1e-3): [3.0 + v for v in sweep[d, 1e-3]] for d in RATES}  # the same order, but nobody arrives
+    assert [f.verdict for f in _speeds(short)] == ["unclear", "supported"]
+    assert "the steps end on the way" in _speeds(short)[0].evidence
 
 
 def test_optimal_discriminator() -> None:
@@ -271,7 +274,8 @@ def test_verdicts_of_the_solver_lab() -> None:
         }
         return [f.verdict for f in ddpm_vs_ddim.findings(table, 100)]
 
-    assert found(20.9, 21.0, 0.6) == ["supported", "supported", "supported"]
+    assert found(20.9, 15.0, 0.6) == ["supported", "supported", "supported"]
+    assert found(20.9, 21.0, 0.6)[1] == "unclear"  # nearly as good, by samples too few to tell
     assert found(21.5, 22.5, 0.69) == ["not supported", "unclear", "unclear"]
     assert found(18.0, 40.0, 0.8) == ["not supported", "not supported", "not supported"]
 

@@ -45,6 +45,8 @@ def test_verdicts_follow_from_the_numbers() -> None:
         "non-saturating": 1.0,
         "saturating, exact": 1.0,
         "non-saturating, exact": 1.0,
+        "saturating, error": 1e-4,
+        "non-saturating, error": 1e-4,
     }
     better = row | {
         "accuracy": 0.99,
@@ -108,8 +110,10 @@ def test_verdicts_follow_from_the_numbers() -> None:
     assert verdicts(kantorovich.findings([critic])) == [YES, YES, YES]
     assert verdicts(kantorovich.findings([critic | {"penalty": 0.7, "clipping": 1.2}])) == [NO, NO, NO]
     near, far = np.array([0.1, -0.1]), np.array([4.0, 5.0])
-    assert verdicts(fid_bias_in_n.findings([10, 20], [9.0, 4.0], near, 0.999)) == [YES, YES, YES]
-    assert verdicts(fid_bias_in_n.findings([10, 20], [4.0, 9.0], far, 0.5)) == [NO, NO, NO]
+    assert verdicts(fid_bias_in_n.findings([10, 20], [9.0, 4.0], near, np.array([0.99, 1.02]))) == [YES, YES, YES]
+    assert verdicts(fid_bias_in_n.findings([10, 20], [4.0, 9.0], far, np.array([0.7, 0.71]))) == [NO, NO, NO]
+    wide = np.array([2.0, -2.0]), np.array([0.5, 1.5])  # nothing against 0 and 1, and nothing for them
+    assert verdicts(fid_bias_in_n.findings([10, 20], [9.0, 1.0], *wide)) == [YES, MAYBE, MAYBE]
     data = {"inception score": 9.5, "frechet": 3.0, "precision": 0.9, "recall": 0.9}
     bad = {"inception score": 9.8, "frechet": 900.0, "precision": 0.9, "recall": 0.0}
     assert verdicts(inception_score_failures.findings({"training images": data, "a": bad})) == [YES, YES]

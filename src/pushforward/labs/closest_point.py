@@ -1,7 +1,8 @@
 """The diffusion model that minimises its loss on finite data makes no new image: it gives back training points.
 
 The minimiser is known, the softmax-weighted mean of the data, and as the noise goes to 0 it is the closest training point. Its ODE ends on training points, every one of them about as often; its training loss
-near the data is 0, which no network that makes new images can reach. And between the data it is not the only one: at small noise any function that is right near the data has the same loss.
+near the data is 0, which no network that makes new images can reach. And what lies between the data hardly counts: at small noise a function that is right near the data and wrong elsewhere has the same loss but for the
+vanishing chance of a draw out there (at every noise above 0 the minimiser itself is unique).
 
 Reference: Karras et al. 2022, appendix B.3; Scarvelis, Borde, Solomon 2023, arXiv 2310.12395; Kamb and Ganguli 2024, arXiv 2412.20292.
 """
@@ -82,5 +83,5 @@ def findings(f: dict[str, float]) -> list[Finding]:
     return [
         Finding("The minimiser's samples are training points.", "supported" if on else "not supported", f"The farthest of them is {f['farthest']:.1g} from one; points are {f['spacing']:.2g} apart."),
         Finding("It covers all of them.", "supported" if even else "not supported", f"The rarest is made {f['rarest']:.2f} times its share, the commonest {f['commonest']:.2f} times."),
-        Finding("Its loss near the data is zero, and it is not the only one: what lies between the data is free.", "supported" if f["loss"] < 1e-9 and f["other"] < 1e-9 else "not supported", f"Loss {f['loss']:.1g} at noise {f['noise']:.2g}; of a function that throws everything else far away {f['other']:.1g}."),
+        Finding("At small noise its loss is zero, and that of a function that is wrong between the data is too, to what many draws can see.", "supported" if f["loss"] < 1e-9 and f["other"] < 1e-9 else "not supported", f"Loss {f['loss']:.1g} at noise {f['noise']:.2g}; of a function that throws everything else far away {f['other']:.1g}."),
     ]  # fmt: skip

@@ -29,7 +29,7 @@ ENTRIES = {name: (RECIPE, terms_of(w)) for name, w in (("none", 0.0), ("0.1", 0.
 
 
 def run(
-    out: Path, *, data: str = "mnist-5k", seeds: int = 3, cpu_seconds: float = 240.0, n: int = 1000, chains: int = 100, quiet: bool = False
+    out: Path, *, data: str = "mnist-5k", seeds: int = 5, cpu_seconds: float = 240.0, n: int = 1000, chains: int = 100, quiet: bool = False
 ) -> list[Finding]:  # fmt: skip
     """Train with each weight.
 

@@ -19,7 +19,7 @@ RECIPE = "energy/pcd"
 
 
 def run(
-    out: Path, *, data: str = "mnist-5k", seeds: int = 3, cpu_seconds: float = 240.0, n: int = 1000, chains: int = 100, regulariser: float = 0.1, quiet: bool = False
+    out: Path, *, data: str = "mnist-5k", seeds: int = 4, cpu_seconds: float = 240.0, n: int = 1000, chains: int = 100, regulariser: float = 0.1, quiet: bool = False
 ) -> list[Finding]:  # fmt: skip
     """Train with both activations.
 
