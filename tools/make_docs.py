@@ -916,7 +916,7 @@ def laboratory() -> str:
         "# Labs",
         "",
         "The field is taught through claims. Each lab states some, measures them on the public API, and says whether the evidence supports them: `pushforward lab run NAME`, `pushforward lab run --all --quick`, `pushforward lab open`.",
-        "The verdicts here are of the full runs that are kept in `docs/results/lab-*.json`; `make docs` writes this page. A run that a lab's command names (`runs/diffusion-edm-conditional-0`) is one that `python benchmarks/quality.py diffusion/edm-conditional --seeds 0 --keep runs` leaves.",
+        "The verdicts here are of the full runs that are kept in `docs/results/lab-*.json`; `make docs` writes this page. A run that a lab's command names (`runs/diffusion-edm-conditional-0`) is one that `python benchmarks/quality.py diffusion/edm-conditional --seeds 0 --keep runs` leaves, `runs/energy-pcd-2` one that `python benchmarks/energy.py energy/pcd --seeds 2 --keep runs` does.",
         "",
         "## Learn the field in ten labs",
         "",

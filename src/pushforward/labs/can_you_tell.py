@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from scipy import stats
 from torch import Tensor, nn
 
 from pushforward import runs
@@ -133,13 +134,13 @@ def findings(table: Table, n: int) -> list[Finding]:
     fair = abs(control["classifier"] - 0.5) < 3 * error and positive["classifier"] > 0.5 + 3 * error
     order = sorted(models, key=lambda k: models[k]["frechet"])
     steps = [models[b]["classifier"] - models[a]["classifier"] for a, b in combinations(order, 2)]
-    bar = 2 * math.sqrt(2) * error
+    bar = float(stats.norm.isf(0.05 / max(len(steps), 1))) * math.sqrt(2) * error  # of so many pairs: Bonferroni
     follows: Verdict = (
         "not supported" if any(s < -bar for s in steps) else "supported" if any(s > bar for s in steps) else "unclear"
     )
     return [
         Finding("The judge is fair: training images cannot be told from test images, slightly noisy ones can.", "supported" if fair else "not supported", f"Right {control['classifier']:.3f} of the time ({control['neighbours']:.3f} by neighbours), with noise {positive['classifier']:.3f} ({positive['neighbours']:.3f}), ± {error:.3f}."),
-        Finding("Samples of every model are told from data by a judge that it never met: none is at the equilibrium.", "supported" if len(told) == len(models) else "not supported", "; ".join(f"{k} {v['classifier']:.3f}" for k, v in models.items()) + "."),
+        Finding("Samples of every model are told from data by a judge that it never met: none is at the equilibrium.", "unclear" if not fair else "supported" if len(told) == len(models) else "not supported", "; ".join(f"{k} {v['classifier']:.3f}" for k, v in models.items()) + ("." if fair else "; the judge is not fair.")),
         Finding("A fresh network sees what neighbours in the encoder's features do not.", "supported" if len(sharper) == len(models) else "not supported" if not sharper else "unclear", f"More by {', '.join(sharper) or 'none'}" + (f"; neighbours are blind to {', '.join(blind)}." if blind else ".")),
         Finding("Who has the lower Frechet distance is harder to tell.", follows, "; ".join(f"{k} {models[k]['frechet']:.0f} / {models[k]['classifier']:.3f}" for k in order) + f", ± {error:.3f}."),
     ]  # fmt: skip

@@ -2,7 +2,7 @@
 
 Small images with neighbours that resemble each other (a Gaussian of squared-exponential covariance) lose a box in their middle, and the rest is measured with noise. The denoiser is exact, so
 that what is wrong is the method's own: what it takes p(y | x_t) for. Each goes as `pushforward restore` runs it: its own solver, grid, steps and settings. MMPS and PiGDM, which have a limit of many steps (and MMPS of many conjugate gradients), go near it too.
-Seen pixels and hidden ones are judged apart: where the draws' mean is, in the posterior's standard deviations, and how wide they are beside it. The ellipses hold 86 % of the posterior.
+Seen pixels and hidden ones are judged apart: where the draws' mean is, in the posterior's standard deviations, and how wide they are beside it, pixel by pixel and along the posterior's principal directions. The ellipses hold 86 % of the posterior.
 RePaint is told nothing of the noise, and takes what was measured for the truth; DPS neither, and the length of its steps (`zeta`) is a number that its paper sets task by task.
 
 Reference: Chung et al. 2023, arXiv 2209.14687 (DPS); Song et al. 2023 (PiGDM); Rozet et al. 2024, arXiv 2405.13712 (MMPS); Zhu et al. 2023, arXiv 2305.08995 (DiffPIR); Kawar et al. 2022, arXiv 2201.11793 (DDRM); Lugmayr et al. 2022, arXiv 2201.09865 (RePaint).
@@ -149,14 +149,22 @@ class Problem:
         ).flatten(1)
 
     def judge(self, x: Tensor) -> dict[str, float]:
-        """Root mean square bias in posterior standard deviations, and mean width beside the posterior's, of seen and hidden pixels."""
+        """Of seen and hidden pixels the root mean square bias in posterior standard deviations and the mean width beside the posterior's; and how far widths
+        are off (root mean square, less what so many draws err), of both and along the posterior's principal directions, which tells wrong couplings of pixels."""
         sd = self.covariance.diagonal().sqrt()
         bias, width = (x.mean(0) - self.mean) / sd, x.std(0) / sd
-        return {
-            f"{what}, {which}": float(value)
-            for which, rows in (("seen", self.seen), ("hidden", ~self.seen))
-            for what, value in (("bias", bias[rows].square().mean().sqrt()), ("width", width[rows].mean()))
-        }
+        variances, directions = torch.linalg.eigh(self.covariance)
+        along = (x @ directions).std(0) / variances.sqrt()
+
+        def off(widths: Tensor) -> float:
+            return max(0.0, float((widths - 1).square().mean()) - 0.5 / len(x)) ** 0.5
+
+        parts = {"uneven, directions": off(along)}
+        for which, rows in (("seen", self.seen), ("hidden", ~self.seen)):
+            parts[f"bias, {which}"] = float(bias[rows].square().mean().sqrt())
+            parts[f"width, {which}"] = float(width[rows].mean())
+            parts[f"uneven, {which}"] = off(width[rows])
+        return parts
 
 
 def findings(found: Parts, n: int) -> list[Finding]:
@@ -173,6 +181,7 @@ def findings(found: Parts, n: int) -> list[Finding]:
         verdict: Verdict = "supported" if off < ALLOWED else "not supported"
         if abs(off - ALLOWED) < 2 / np.sqrt(n):  # a mean over pixels errs by no more than one of them
             verdict = "unclear"
-        told = "; ".join(f"{which} pixels: bias {f[f'bias, {which}']:.3f} sd, width {f[f'width, {which}']:.3f} of the posterior's" for which in ("seen", "hidden"))  # fmt: skip
+        told = "; ".join(f"{which} pixels: bias {f[f'bias, {which}']:.3f} sd, width {f[f'width, {which}']:.3f} of the posterior's, off by {f[f'uneven, {which}']:.3f}" for which in ("seen", "hidden"))  # fmt: skip
+        told += f"; along its principal directions off by {f['uneven, directions']:.3f}"
         out.append(Finding(claim, verdict, f"{told}; {ALLOWED:g} counts as none."))
     return out
