@@ -229,7 +229,7 @@ def test_stacked_lab(tmp_path: Path) -> None:
         "samples": 64,
     }
     found = labs.run_lab("stacked", tmp_path, quiet=True, **settings)
-    assert [f.claim for f in found] == ["gan/stacked-pac2 finds more modes than gan/stacked."]
+    assert [f.claim for f in found] == ["gan/stacked-pac2 finds more modes than gan/stacked in the same CPU time."]
     rows = json.loads((tmp_path / "stacked.json").read_text())["rows"]
     assert all(1 <= r["modes"] <= 64 for r in rows)
     before = (tmp_path / "cells/gan-stacked-0.json").stat().st_mtime_ns

@@ -224,7 +224,7 @@ def run_lab(name: str, out: Path, *, quiet: bool = False, quick: bool = False, *
     whole = settings_of(name) | settings
     began = time.perf_counter()
     findings = lab(name)(out, quiet=quiet, **whole)
-    seconds = round(time.perf_counter() - began, 1)
+    seconds = round(time.perf_counter() - began, 3)
     command = " ".join(["pushforward lab run", name, *(f"--set {k}={json.dumps(v) if isinstance(v, bool) else v}" for k, v in settings.items())])  # fmt: skip
     about = {
         "lab": name,

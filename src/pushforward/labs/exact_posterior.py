@@ -177,10 +177,11 @@ def findings(found: Parts, n: int) -> list[Finding]:
     out = []
     for name, claim in claims.items():
         f = found[name]
-        off = max(abs(f[k] - k.startswith("width")) for k in f)
-        verdict: Verdict = "supported" if off < ALLOWED else "not supported"
-        if abs(off - ALLOWED) < 2 / np.sqrt(n):  # a mean over pixels errs by no more than one of them
-            verdict = "unclear"
+        # Over ALLOWED by how much, each with two of its errors: a mean over pixels errs by no more than one of them.
+        over = [(abs(v - k.startswith("width")) - ALLOWED, 2 / np.sqrt(n if k.startswith("bias") else 2 * n)) for k, v in f.items()]  # fmt: skip
+        verdict: Verdict = "supported" if all(v + error < 0 for v, error in over) else "unclear"
+        if any(v - error > 0 for v, error in over):
+            verdict = "not supported"
         told = "; ".join(f"{which} pixels: bias {f[f'bias, {which}']:.3f} sd, width {f[f'width, {which}']:.3f} of the posterior's, off by {f[f'uneven, {which}']:.3f}" for which in ("seen", "hidden"))  # fmt: skip
         told += f"; along its principal directions off by {f['uneven, directions']:.3f}"
         out.append(Finding(claim, verdict, f"{told}; {ALLOWED:g} counts as none."))
