@@ -97,7 +97,16 @@ def test_what_differs_is_tested() -> None:
     assert (
         both.verdict == MAYBE and "cannot decide it: all of one and none of the other have p = 0.15." in both.evidence
     )
-    assert contest.figures(lost, "a", "frechet") == []
+    assert np.isnan(contest.figures(lost, "a", "frechet")).all()
+    # Those that came through are no fair sample: by them alone a would be far better, or b.
+    some = [1.0, 1.1, float("nan")]
+    one = contest.below("", some, b)
+    assert one.verdict == MAYBE
+    assert one.evidence == "1 of 3 and 0 of 3 seeds diverged; of those that came through, 1.05 against 2.03."
+    assert verdicts([contest.above("", some, b), contest.above("", some, b, paired=True)]) == [MAYBE, MAYBE]
+    assert contest.below("", contest.figures(lost, "a", "frechet"), b).verdict == MAYBE
+    assert contest.matters("", [some, b]).verdict == MAYBE
+    assert contest.lowest({"a": some, "b": b}, "ab") == "b"
 
 
 def test_verdicts_of_gan_labs() -> None:

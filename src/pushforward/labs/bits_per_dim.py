@@ -21,7 +21,19 @@ from pushforward.data.images import to_bytes, to_model
 from pushforward.evaluation.reference import Reference
 from pushforward.families.flow.model import FlowModel
 from pushforward.labs import Finding, Verdict
-from pushforward.labs.contest import Look, Rows, below, config_of, contest, draw, figures, images_of, some, usual
+from pushforward.labs.contest import (
+    Look,
+    Rows,
+    below,
+    config_of,
+    contest,
+    draw,
+    figures,
+    images_of,
+    some,
+    through,
+    usual,
+)
 from pushforward.model import GenerativeModel
 
 ENTRIES = {
@@ -96,12 +108,17 @@ def findings(rows: Rows, floor: float) -> list[Finding]:
     """Against histograms, one scale against two, test against training images, and temperature."""
     lower = partial(below, tried=2)
     bits = {name: figures(rows, name, "test bits") for name in rows}
-    gaps = [a - b for name in rows for a, b in zip(bits[name], figures(rows, name, "train bits"), strict=True)]
-    beaten = all(max(b) < floor for b in bits.values() if b) and any(bits.values())
+    gaps = [
+        a - b
+        for name in rows
+        for a, b in zip(through(bits[name]), through(figures(rows, name, "train bits")), strict=True)
+    ]
+    came = {name: through(b) for name, b in bits.items() if through(b)}
+    beaten = bool(came) and all(max(b) < floor for b in came.values())
     said: Verdict = "supported" if gaps and min(gaps) > 0 else "not supported" if gaps and max(gaps) < 0 else "unclear"
     two = "two scales"
     return [
-        Finding("Every flow needs fewer bits than a histogram for each pixel.", "supported" if beaten else "not supported" if any(bits.values()) else "unclear", "; ".join(f"{k} {min(v):.3f} to {max(v):.3f}" for k, v in bits.items() if v) + f"; histograms {floor:.3f}."),
+        Finding("Every flow needs fewer bits than a histogram for each pixel.", "supported" if beaten else "not supported" if came else "unclear", "; ".join(f"{k} {min(v):.3f} to {max(v):.3f}" for k, v in came.items()) + f"; histograms {floor:.3f}."),
         lower("Two scales need fewer bits than one.", bits[two], bits["one scale"]),
         Finding("Test images cost more bits than training images.", said, f"By {min(gaps):.3f} to {max(gaps):.3f}." if gaps else "No run came to its end."),
         lower(f"A temperature of {COOL} lowers the Frechet distance of samples, at the same likelihood.", figures(rows, two, "cool frechet"), figures(rows, two, "frechet"), paired=True),

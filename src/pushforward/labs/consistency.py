@@ -11,10 +11,8 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from pushforward.labs import Finding
-from pushforward.labs.contest import Rows, above, below, contest, draw, figures, matters
+from pushforward.labs.contest import Rows, above, below, contest, draw, figures, lowest, matters
 
 SIGMAS = (0.03, 0.1, 0.3)
 REAL, FAKE = '{name = "consistency-real", weight = 10.0}', '{name = "consistency-fake", weight = 10.0}'
@@ -52,7 +50,7 @@ def findings(rows: Rows) -> list[Finding]:
     """Each against none, bCR against CR, and whether sigma matters."""
     lower, higher = partial(below, tried=6), partial(above, tried=6)
     frechet = {name: figures(rows, name, "frechet") for name in rows}
-    best = min((f"zCR, sigma {s:g}" for s in SIGMAS), key=lambda k: float(np.mean(frechet[k] or [np.inf])))
+    best = lowest(frechet, (f"zCR, sigma {s:g}" for s in SIGMAS))
     usual = f"ICR, sigma {SIGMAS[0]:g}"
     return [
         lower("CR lowers LSGAN's Frechet distance.", frechet["CR"], frechet["none"]),

@@ -12,7 +12,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -297,14 +297,24 @@ def sharpness(x: Tensor) -> float:
 
 
 def figures(rows: Rows, name: str, figure: str) -> list[float]:
-    """One figure of one entry, of the seeds that did not diverge."""
-    return [r[figure] for r in rows[name] if not r["diverged"]]
+    """One figure of one entry, a seed each; NaN where training diverged."""
+    return [math.nan if r["diverged"] else r[figure] for r in rows[name]]
+
+
+def through(values: Sequence[float]) -> list[float]:
+    """Of the seeds that came to their end."""
+    return [v for v in values if not math.isnan(v)]
+
+
+def lowest(frechet: Mapping[str, Sequence[float]], names: Iterable[str]) -> str:
+    """The entry of lowest mean; one that lost a seed only where all did."""
+    return min(names, key=lambda k: float(np.nan_to_num(np.mean(frechet[k]), nan=np.inf)))
 
 
 def above(
     claim: str, a: Sequence[float], b: Sequence[float], *, form: str = ".3g", paired: bool = False, tried: int = 1, sign: int = 1
 ) -> Finding:  # fmt: skip
-    """Whether a is larger than b on average: a t-test, one-sided each way at 5 %.
+    """Whether a is larger than b on average: a t-test, one-sided each way at 5 %; unclear where a seed diverged, as those that came through are no fair sample.
 
     Args:
         claim: What is claimed.
@@ -316,7 +326,15 @@ def above(
         sign: -1 asks whether a is smaller.
     """
     if not a or not b:
-        return Finding(claim, "unclear", "No seed of one of them came to its end.")
+        return Finding(claim, "unclear", "No seed of one of them.")
+    lost = [f"{len(v) - len(through(v))} of {len(v)}" for v in (a, b)]
+    if len(through(a)) < len(a) or len(through(b)) < len(b):
+        left = [f"{np.mean(through(v)):{form}}" if through(v) else "-" for v in (a, b)]
+        return Finding(
+            claim,
+            "unclear",
+            f"{lost[0]} and {lost[1]} seeds diverged; of those that came through, {left[0]} against {left[1]}.",
+        )
     said, x, y = f"{np.mean(a):{form}} against {np.mean(b):{form}}", sign * np.asarray(a), sign * np.asarray(b)
     if len(a) < 2 or len(b) < 2:
         return Finding(claim, "unclear", f"{said}, too few seeds.")
@@ -340,7 +358,9 @@ def below(claim: str, a: Sequence[float], b: Sequence[float], *, form: str = ".3
 
 def matters(claim: str, groups: Sequence[Sequence[float]], *, form: str = ".3g", tried: int = 1) -> Finding:
     """Whether groups differ at all: one-way analysis of variance at 5 %; that they do not cannot be shown by it. `tried` as in `above`."""
-    said = " / ".join(f"{np.mean(g):{form}}" if len(g) else "-" for g in groups)
+    said = " / ".join(f"{np.mean(through(g)):{form}}" if through(g) else "-" for g in groups)
+    if any(len(through(g)) < len(g) for g in groups):
+        return Finding(claim, "unclear", f"{said}, of the seeds that did not diverge.")
     if min(len(g) for g in groups) < 2:
         return Finding(claim, "unclear", f"{said}, too few seeds.")
     p = min(1.0, tried * float(stats.f_oneway(*groups).pvalue))
@@ -373,7 +393,7 @@ def draw(rows: Rows, shown: Mapping[str, str], path: Path) -> None:
     with panels(path, len(shown), width=3.4, height=1.0 + 0.32 * len(rows)) as axes:
         for ax, (figure, title) in zip(axes, shown.items(), strict=False):
             for i, name in enumerate(rows):
-                values = figures(rows, name, figure)
+                values = through(figures(rows, name, figure))
                 if values:
                     ax.plot(values, [i] * len(values), "o", color=COLOURS[i % len(COLOURS)], ms=5, alpha=0.7)
                     ax.plot([np.mean(values)] * 2, [i - 0.3, i + 0.3], color=COLOURS[i % len(COLOURS)], lw=2)

@@ -11,10 +11,8 @@ from functools import partial
 from itertools import combinations
 from pathlib import Path
 
-import numpy as np
-
 from pushforward.labs import Finding
-from pushforward.labs.contest import Rows, below, contest, draw, figures
+from pushforward.labs.contest import Rows, below, contest, draw, figures, lowest
 
 TERMS = {
     "r1": '{name = "r1", weight = 0.2, every = 8}',
@@ -49,6 +47,6 @@ def findings(rows: Rows) -> list[Finding]:
     frechet = {name: figures(rows, name, "frechet") for name in rows}
     out = [lower(f"{t} lowers the Frechet distance.", frechet[t], frechet["none"]) for t in TERMS]
     for a, b in combinations(TERMS, 2):
-        best = min((a, b), key=lambda t: float(np.mean(frechet[t] or [np.inf])))
+        best = lowest(frechet, (a, b))
         out.append(lower(f"{a} + {b} has a lower Frechet distance than {best}, the better of the two.", frechet[f"{a} + {b}"], frechet[best]))  # fmt: skip
     return out

@@ -27,6 +27,7 @@ from pushforward.labs.contest import (
     figures,
     images_of,
     sharpness,
+    through,
     verdict,
 )
 
@@ -63,8 +64,8 @@ def findings(rows: Rows, ones: float, sharp: float) -> list[Finding]:
     frechet = {name: figures(rows, name, "frechet") for name in rows}
     off = {name: [abs(math.log(max(v, 1e-6) / sharp)) for v in figures(rows, name, "sharpness")] for name in rows}
     found = figures(rows, "vanilla", "ones")
-    if len(found) < 2:
-        last = Finding(ONES, "unclear", "Too few seeds came to their end.")
+    if len(found) < 2 or through(found) != found:
+        last = Finding(ONES, "unclear", "Too few seeds, or some diverged.")
     else:
         p = (
             float(stats.ttest_1samp(found, ones, alternative="greater").pvalue)
