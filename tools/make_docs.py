@@ -709,6 +709,44 @@ def energy() -> list[str]:
     return lines
 
 
+def activations() -> list[str]:
+    """Swish and ReLU, with and without the penalty on energies."""
+    kept = [(read(f"lab-swish-vs-relu{k}"), read(f"lab-swish-vs-relu{k}-contest")) for k in ("", "-0")]
+    kept = [(lab, found) for lab, found in kept if lab and found]
+    if not kept:
+        return []
+    about = kept[0][1]
+    lines = [
+        "### Activations and the penalty on energies",
+        "",
+        f"`energy/pcd` with Swish and with ReLU, {about['data']}, {about['cpu_seconds']:g} CPU seconds, {about['n']:,} samples of 256 moves; means and standard errors over the seeds that came through (those that diverged are no part of them). Made by "
+        + " and ".join(f"`{lab['command']}`" for lab, _ in kept)
+        + "; verdicts in [labs](labs.md).",
+        "",
+        row(
+            "activation",
+            "weight",
+            "seeds",
+            "diverged",
+            "steps",
+            "Frechet",
+            "recall",
+            "drift",
+            "root mean square energy of data",
+        ),
+        row(*["---"] * 9),
+    ]
+    for lab, found in kept:
+        for name, rows in found["rows"].items():
+            came = [r for r in rows if not r["diverged"]]
+            each = (mean_and_error([r[k] for r in came]) for k in ("frechet", "recall", "drift", "size of the energy"))
+            told = [f"{m:.3g} ± {e:.2g}" if e is not None and len(came) > 1 else f"{m:.3g}" for m, e in each]
+            steps = f"{fmean(r['steps'] for r in came):,.0f}"
+            weight = f"{lab['settings']['regulariser']:g}"
+            lines.append(row(name, weight, len(rows), len(rows) - len(came), steps, *told))
+    return [*lines, ""]
+
+
 def flow() -> list[str]:
     """Flows: bits a dimension."""
     file = DOCS / "results" / "flow.jsonl"
@@ -755,14 +793,14 @@ def flow() -> list[str]:
 
 
 def toys() -> list[str]:
-    """Flows on toys whose entropy is known."""
+    """Flows and energies on toys whose entropy is known."""
     file = DOCS / "results" / "flow-toys.jsonl"
     if not file.exists():
         return []
     lines = [
-        "## Flows on toys",
+        "## Flows and energies on toys",
         "",
-        "How many nats the flow's negative log-likelihood lies above the true entropy, on 20,000 fresh points (the Kullback-Leibler divergence; asked: 0.05). One thread; made by `python benchmarks/flow_toys.py`.",
+        "How many nats the model's negative log-likelihood lies above the true entropy, on 20,000 fresh points (the Kullback-Leibler divergence; asked of flows: 0.05); an energy's by AIS, with the error of log Z. One thread; made by `python benchmarks/flow_toys.py`.",
         "",
         row("recipe", "data", "seed", "steps", "CPU s", "entropy, nats", "above it, nats"),
         row(*["---"] * 7),
@@ -950,10 +988,11 @@ def laboratory() -> str:
     lines += [row("claim", "source", "evidence", "verdict", "lab"), row(*["---"] * 5)]
     for name in LABS:
         for found in kept.get(name, []):
+            apart = [k for k, v in found["settings"].items() if any(f["settings"].get(k) != v for f in kept[name])]
             told = [
                 f"{k}={found['settings'][k]}"
-                for k in ("data", "cpu_seconds", "steps", "seeds", "n")
-                if k in found["settings"]
+                for k in dict.fromkeys(("data", "cpu_seconds", "steps", "seeds", "n", *apart))
+                if k in found["settings"] and k not in ("recipes", "jobs")
             ]
             where = ", ".join([f"`{name}`", *told])
             lines += [
@@ -1003,6 +1042,7 @@ def main() -> None:
                 *stacked(),
                 *labs(),
                 *energy(),
+                *activations(),
                 *flow(),
                 *toys(),
                 *inverses(),

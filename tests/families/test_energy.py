@@ -18,7 +18,7 @@ from pushforward.config import load_recipe, parse, recipe_names
 from pushforward.data.batches import ImageBatches
 from pushforward.data.images import ImageSet
 from pushforward.errors import CheckpointError, ConfigError, Diverged, NotSupported, TrainingError
-from pushforward.evaluation.likelihoods import _by_ais
+from pushforward.evaluation.likelihoods import ais_log_prob
 from pushforward.families.energy import terms
 from pushforward.families.energy.guard import LATE, PATIENCE, Guard
 from pushforward.families.energy.model import EnergyModel, Sampler, Term, Training, fold
@@ -671,7 +671,7 @@ def test_a_likelihood_is_of_the_law_that_was_learned() -> None:
     x, g = torch.zeros(3, 1, 8, 8), torch.Generator().manual_seed(0)
     for name, said in (("many", "up to a factor"), ("cut", "within the range of images")):
         with pytest.raises(NotSupported, match=said):
-            _by_ais(made[name], x, g)  # type: ignore[arg-type]
+            ais_log_prob(made[name], x, g)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def likelihood_of(run: Run, n: int, *, seed: int = 0) -> Likelihood | None:
         )
     elif isinstance(model, EnergyModel):
         kind = "AIS"
-        found, log_z = _by_ais(model, _dequantised(x, g), g)
+        found, log_z = ais_log_prob(model, _dequantised(x, g), g)
         unsure = (log_z.high - log_z.low) / (2 * 1.96)
         how = f" and of log Z, 95 % interval {log_z.low:.1f} to {log_z.high:.1f} by {CHAINS} chains, in effect {log_z.effective:.0f}"
         found = found + offset
@@ -92,7 +92,12 @@ def _dequantised(x: Tensor, g: torch.Generator) -> Tensor:
     return x + (torch.rand(x.shape, generator=g) - 0.5) / 127.5 if x.ndim == 4 else x
 
 
-def _by_ais(model: EnergyModel, x: Tensor, g: torch.Generator) -> tuple[Tensor, LogZ]:
+def ais_log_prob(model: EnergyModel, x: Tensor, g: torch.Generator) -> tuple[Tensor, LogZ]:
+    """log p of points, (n,), with log Z by annealed importance sampling, and that log Z with its interval.
+
+    Raises:
+        NotSupported: exp(-E) is no density that the energy has learned, or too few chains tell of its integral.
+    """
     if model.tempered:
         raise NotSupported(
             "likelihood: this energy was trained by a tempered sampler, so that exp(-E) is no density that it has learned. Leave the metric out."
