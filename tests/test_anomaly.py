@@ -62,6 +62,10 @@ def test_an_energy_that_is_known_ranks_what_it_must(run: Path) -> None:
     assert table["white"]["FPR95, inliers positive"].value == 0
     assert report.scores["typicality"]["black"]["AUROC"].value > 0.95  # less ink than any digit is as untypical as more
     assert "slope" in report.scores
+    train = runs.load_data(loaded.config, "train").images  # type: ignore[union-attr]
+    centre = to_model(train[runs.spread(len(train), 200)]).mean()
+    far = (report.inliers["energy"] - centre).abs()  # from the mean of training images, not of those that are judged
+    torch.testing.assert_close(report.inliers["typicality"], far, rtol=0, atol=1e-5)
     # by hand, for one set
     inliers, outliers = report.inliers["energy"], report.outliers["energy"]["noise 0.5"]
     pairs = (outliers[:, None] > inliers).double() + 0.5 * (outliers[:, None] == inliers).double()
@@ -114,6 +118,14 @@ def test_figures_are_under_their_own_names() -> None:
     bad[0] = torch.nan
     with pytest.raises(NotSupported, match=r"\(inliers\)"):
         anomaly.figures({"": bad, "a": outliers})
+
+
+def test_the_worst_of_each_figure_is_named() -> None:
+    inliers = torch.arange(40.0).double()
+    found = {"far": inliers + 100, "near": inliers + 10, "equal": inliers + 0.5}
+    report = anomaly.Report("energy", 40, {"energy": anomaly.figures({"": inliers, **found})}, {}, {}, {})
+    (worst,) = (line for line in anomaly.markdown(report, "x").splitlines() if "**worst**" in line)
+    assert worst.count("(equal)") == 5
 
 
 def test_the_slope_is_the_gradients_norm() -> None:
