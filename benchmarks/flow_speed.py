@@ -14,6 +14,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +217,7 @@ def main() -> None:
         "rounds": args.rounds,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
+        "versions": {name: version(name) for name in ("zuko", "nflows", "normflows")},
         "cases": {},
     }
     for case, (shape, n, makers) in CASES.items():

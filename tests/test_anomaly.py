@@ -61,7 +61,7 @@ def test_an_energy_that_is_known_ranks_what_it_must(run: Path) -> None:
     assert table["black"]["FPR95, inliers positive"].value == 1
     assert table["white"]["FPR95, inliers positive"].value == 0
     assert report.scores["typicality"]["black"]["AUROC"].value > 0.95  # less ink than any digit is as untypical as more
-    assert "slope" in report.scores
+    torch.testing.assert_close(report.outliers["slope"]["fog"], torch.full((200,), 1 / 28).double())  # of a mean of 784
     train = runs.load_data(loaded.config, "train").images  # type: ignore[union-attr]
     centre = to_model(train[runs.spread(len(train), 200)]).mean()
     far = (report.inliers["energy"] - centre).abs()  # from the mean of training images, not of those that are judged

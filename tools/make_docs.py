@@ -898,7 +898,7 @@ def speeds() -> list[str]:
         lines += [
             "## Speed of flows",
             "",
-            f"Networks of equal FLOPs, {found['threads']} threads, medians of {found['rounds']} rounds in turn; ratios are a peer's time over ours. Made by `python benchmarks/flow_speed.py`.",
+            f"Networks of equal FLOPs, {found['threads']} threads, medians of {found['rounds']} rounds in turn; {', '.join(f'{k} {v}' for k, v in found['versions'].items())}; ratios are a peer's time over ours. Made by `python benchmarks/flow_speed.py`.",
             "",
             row("case", "library", "parameters", *(f"{k}, ms" for k in kinds), *(f"{k}, ratio" for k in kinds)),
             row(*["---"] * 9),

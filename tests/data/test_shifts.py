@@ -74,6 +74,9 @@ def test_affine_turns_by_its_degrees_and_not_at_all_by_none() -> None:
     ways = torch.stack([(quarter.int() - x.rot90(k, (2, 3)).int()).abs().flatten(1).max(dim=1).values for k in (1, 3)])
     assert (ways.min(dim=0).values <= 1).all()
     assert float(affine(scale=0.5)(x, g).float().sum()) == pytest.approx(float(x.float().sum()) / 4, rel=0.05)
+    assert float(made("scale 0.7", x).float().sum()) == pytest.approx(0.49 * float(x.float().sum()), rel=0.05)
+    turned = affine(degrees=30)(x, torch.Generator().manual_seed(5))
+    assert torch.equal(made("rotate 30", x, seed=5), turned)
     stick = torch.zeros(1, 1, 29, 29, dtype=torch.uint8)
     stick[0, 0, :, 14] = 255
     slanted = affine(shear=0.5)(stick, g)[0, 0].float()

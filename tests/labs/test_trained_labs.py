@@ -341,7 +341,7 @@ def test_verdicts_of_flow_labs() -> None:
         YES,
         NO,
     ]
-    assert verdicts(ood_paradox.findings(table | {"half size": scored(0.1, 0.5, 0.4)}, 1.5)) == [YES, MAYBE, MAYBE, NO]
+    assert verdicts(ood_paradox.findings(table | {"half size": scored(0.1, 0.5, 0.4)}, 1.5)) == [YES, NO, NO, NO]
     assert verdicts(ood_paradox.findings({"fog": scored(1.0, 1.0, 1.0)}, 1.5)) == [NO, MAYBE, MAYBE, MAYBE]
 
 

@@ -142,5 +142,5 @@ def findings(table: Table, own: float, other: str = "") -> list[Finding]:
             continue
         mended = [s for s in fooled if table[s][score] > 0.9]
         evidence = ", ".join(f"{s} {table[s]['likelihood']:.2f} to {table[s][score]:.2f}" for s in fooled)
-        out.append(Finding(f"{score.capitalize()} repairs it: each of those sets is told from the data with an AUROC above .9.", "supported" if len(mended) == len(fooled) else "unclear" if mended else "not supported", f"{evidence}; mean over all sets {np.mean([r['likelihood'] for r in table.values()]):.2f} to {np.mean([r[score] for r in table.values()]):.2f}."))  # fmt: skip
+        out.append(Finding(f"{score.capitalize()} repairs it: each of those sets is told from the data with an AUROC above .9.", "supported" if len(mended) == len(fooled) else "not supported", f"{evidence}; mean over all sets {np.mean([r['likelihood'] for r in table.values()]):.2f} to {np.mean([r[score] for r in table.values()]):.2f}."))  # fmt: skip
     return out
