@@ -20,6 +20,7 @@ from pushforward.evaluation.likelihoods import likelihood_of
 from pushforward.families.diffusion.denoisers import GaussianDenoiser
 from pushforward.families.energy.model import EnergyModel
 from pushforward.randomness import SampleStream, derive_seed
+from pushforward.samplers.annealed import LogZ
 
 
 @pytest.fixture
@@ -92,6 +93,54 @@ def test_images_are_bytes_made_continuous_and_the_offset_is_theirs(monkeypatch: 
     byte = (x + 1) * 127.5
     assert float((byte - byte.round()).abs().mean()) == pytest.approx(0.25, abs=0.01)  # uniform within their bytes
     assert float((byte - byte.round()).abs().max()) <= 0.5 + 1e-4
+
+
+def test_an_energy_of_images_has_the_offset_of_bytes_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of [-1, 1]^784 by the density 1: again log2(127.5) bits a dimension."""
+    log_z = LogZ(0.0, -19.6, 19.6, 100.0, 1.0, torch.zeros(200))
+    monkeypatch.setattr("pushforward.evaluation.likelihoods.ais_log_prob", lambda m, x, g: (torch.zeros(len(x)), log_z))
+    config = resolve(
+        load_recipe(
+            "energy/pcd", ["model.network.width=4", "train.batch_size=8", "train.steps=1", 'train.precision="no"']
+        )
+    )
+    run = runs.Run(Path(), config, runs.make_trainer(config, runs.load_data(config)).model.eval(), 1, 0.0)
+    found = likelihood_of(run, 20)
+    assert found is not None and found.kind == "AIS"
+    assert found.bits_per_dim.value == pytest.approx(math.log2(127.5))
+    assert found.nats.stderr == pytest.approx(10.0)  # half of the interval over 1.96, and images that do not differ
+
+
+def test_estimates_that_share_their_draws_share_an_error() -> None:
+    """A log-determinant that errs by 1 nat for a batch at a time: the mean errs by 1 / sqrt(batches), whatever the images."""
+    small = ["model.flow.blocks=1", "model.flow.hidden=[4]", "train.batch_size=8", "train.steps=1"]
+    config = resolve(load_recipe("flow/residual-mnist", small))
+    run = runs.Run(Path(), config, runs.make_trainer(config, runs.load_data(config)).model.eval(), 1, 0.0)
+    assert run.model.kind == "estimated bound"  # type: ignore[union-attr]
+    noise = torch.Generator().manual_seed(0)
+
+    def log_prob(x: Tensor, *, generator: object) -> Tensor:
+        return torch.randn((), generator=noise).expand(len(x))
+
+    run.model.log_prob = log_prob  # type: ignore[union-attr, method-assign, assignment]
+    found = likelihood_of(run, 400)
+    assert found is not None and found.nats.method.startswith("estimated bound;")
+    assert found.nats.stderr == pytest.approx(1 / math.sqrt(20), rel=0.4)
+    assert found.bits_per_dim.stderr == pytest.approx(found.nats.stderr / (784 * math.log(2)))
+
+
+def test_a_diffusion_model_that_always_saw_labels_has_no_density_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pushforward.evaluation.likelihoods.ode_log_prob", lambda d, x, **_: torch.zeros(len(x)))
+    small = ["model.network.width=16", "train.batch_size=8", "train.steps=1", 'train.precision="no"']
+    for share, said in ((0.0, None), (0.1, "ODE without labels, n = ")):
+        config = resolve(load_recipe("diffusion/edm-conditional", [*small, f"model.label_dropout={share}"]))
+        run = runs.Run(Path(), config, runs.make_trainer(config, runs.load_data(config)).model.eval(), 1, 0.0)
+        if said is None:
+            with pytest.raises(NotSupported, match="every label shown"):
+                likelihood_of(run, 20)
+        else:
+            found = likelihood_of(run, 1000)
+            assert found is not None and found.nats.method.startswith(said)
 
 
 def test_labels_go_with_their_images(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -768,7 +768,7 @@ def flow() -> list[str]:
             "images of these",
             "Frechet distance",
             "10,000 samples, CPU s",
-            "bytes that do not come back",
+            "bytes of 200 images that do not come back",
         ),
         row(*["---"] * 11),
     ]
@@ -800,7 +800,7 @@ def toys() -> list[str]:
     lines = [
         "## Flows and energies on toys",
         "",
-        "How many nats the model's negative log-likelihood lies above the true entropy, on 20,000 fresh points (the Kullback-Leibler divergence; asked of flows: 0.05); an energy's by AIS, with the error of log Z. One thread; made by `python benchmarks/flow_toys.py`.",
+        "How many nats the model's negative log-likelihood lies above the true entropy, on 20,000 fresh points (the Kullback-Leibler divergence; asked of flows: 0.05); an energy's by AIS. The error is that of the points and of log Z, not of training: seeds differ by more. One thread; made by `python benchmarks/flow_toys.py`.",
         "",
         row("recipe", "data", "seed", "steps", "CPU s", "entropy, nats", "above it, nats"),
         row(*["---"] * 7),
@@ -898,10 +898,17 @@ def speeds() -> list[str]:
         lines += [
             "## Speed of flows",
             "",
-            f"Networks of equal FLOPs, {found['threads']} threads, medians of {found['rounds']} rounds in turn; {', '.join(f'{k} {v}' for k, v in found['versions'].items())}; ratios are a peer's time over ours. Made by `python benchmarks/flow_speed.py`.",
+            f"The peers' widths are those whose FLOPs are nearest to ours; {found['threads']} threads, medians of {found['rounds']} rounds in turn; {', '.join(f'{k} {v}' for k, v in found['versions'].items())}; ratios are a peer's time over ours. Made by `python benchmarks/flow_speed.py`.",
             "",
-            row("case", "library", "parameters", *(f"{k}, ms" for k in kinds), *(f"{k}, ratio" for k in kinds)),
-            row(*["---"] * 9),
+            row(
+                "case",
+                "library",
+                "FLOPs over ours",
+                "parameters",
+                *(f"{k}, ms" for k in kinds),
+                *(f"{k}, ratio" for k in kinds),
+            ),
+            row(*["---"] * 10),
         ]
         for case, libraries in found["cases"].items():
             for name, r in libraries.items():
@@ -909,6 +916,7 @@ def speeds() -> list[str]:
                     row(
                         case,
                         name,
+                        f"{r['flops'] / libraries['pushforward']['flops']:.3f}",
                         f"{r['parameters']:,}",
                         *(f"{r[k]['ms']:.1f}" for k in kinds),
                         *(f"{r[k]['ratio']:.2f}" for k in kinds),

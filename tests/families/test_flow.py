@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -51,7 +52,7 @@ from pushforward.families.flow.residual import (
 from pushforward.families.flow.splines import LEAST, rational_quadratic
 from pushforward.model import Batch
 from pushforward.networks.couplings import ConvConditioner, MLPConditioner, _Gated
-from pushforward.randomness import SampleStream
+from pushforward.randomness import SampleStream, draw_normal
 from pushforward.training.optimisers import adam
 from pushforward.training.trainer import Trainer
 
@@ -638,7 +639,7 @@ def test_fixed_points_by_hand() -> None:
     assert found.error[0] == 2.0**-20
     assert found.x[0] == 2 - 2.0**-20  # it stayed there while the second went on
     slow = fixed_point(lambda x: 0.9 * x + b, torch.zeros(3, 1, dtype=torch.float64), lipschitz=0.9, tolerance=1e-6)
-    assert slow.bound[0] == math.ceil(math.log(1e-6 * 0.1) / math.log(0.9))  # L^k / (1 - L) |x_1 - x_0| < tolerance
+    assert slow.bound[0] == math.ceil(math.log(1e-6) / math.log(0.9) + 1)
     bent = fixed_point(
         lambda x: torch.where(x > 1, 0.9 * x, 0.1 * x + 0.8), torch.full((1, 1), 10.0, dtype=torch.float64)
     )
@@ -656,6 +657,87 @@ def test_fixed_points_by_hand() -> None:
     loose = fixed_point(lambda x: 1.5 * x + 1, torch.zeros(2, 1), most=50, strict=False)
     assert not loose.converged.any()
     assert torch.isinf(loose.bound).all()
+
+
+def test_a_map_that_turns_is_inverted_too() -> None:
+    """It shrinks every move by .9, but not its largest entry."""
+    c = 0.9 * math.sqrt(0.5)
+    turn = torch.tensor([[c, -c], [c, c]], dtype=torch.float64)
+    b = torch.randn(1000, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found = fixed_point(lambda x: x @ turn.T + b, torch.zeros_like(b), lipschitz=0.9 + 1e-12, tolerance=1e-6)
+    exact = torch.linalg.solve(torch.eye(2, dtype=torch.float64) - turn, b.T).T
+    assert ((found.x - exact).norm(dim=1) <= found.error * (1 + 1e-9)).all() and float(found.error.max()) <= 1e-5
+    assert (found.iterations <= found.bound).all()
+    torch.manual_seed(0)
+    for dims in (2, 8):
+        block = ResidualBlock((dims,), hidden=(), lipschitz=0.97)
+        z = torch.randn(2000, dims)
+        solved = block.solve(z)
+        again = solved.x + block._plain()(solved.x) - z.double()
+        assert float(again.norm(dim=1).max()) <= 0.03e-6  # an error of at most 1e-6
+
+
+def test_the_inverse_of_a_block_has_no_second_derivatives() -> None:
+    block = ResidualBlock((2,), hidden=(4,)).double()
+    with pytest.raises(NotSupported, match="first derivatives alone"):
+        torch.autograd.functional.hessian(
+            lambda v: block.inverse(v[None]).square().sum(), torch.ones(2, dtype=torch.float64)
+        )
+
+
+def test_what_is_no_sample_has_no_density() -> None:
+    model = build.build_model(build.resolve(load_recipe("flow/nsf-2d")), (2,))
+    assert isinstance(model, FlowModel)
+    for wrong in (torch.zeros(5, 1), torch.zeros(1), torch.zeros(2, 3)):
+        with pytest.raises(ValueError, match="last dimensions"):
+            model.flow().log_prob(wrong)
+    assert model.flow().log_prob(torch.zeros(2)).shape == ()
+    with pytest.raises(NotSupported, match="this flow's are"):
+        model.log_prob(torch.zeros(5, 1))
+    with pytest.raises(ValueError, match="BoxUniform"):
+        library.Zuko(zuko.flows.NCSF(2), (2,))
+
+
+def test_the_loss_is_bits_a_dimension() -> None:
+    model = build.build_model(build.resolve(load_recipe("flow/nsf-2d")), (2,))
+    assert isinstance(model, FlowModel)
+    x = torch.randn(7, 2)
+    batch = Batch(x=x, labels=None, step=0, generator=SampleStream(0, torch.arange(7)))
+    torch.testing.assert_close(model.loss(batch)["bits_per_dim"], -model.log_prob(x) / (2 * math.log(2)))
+
+
+def test_a_conditional_flow_samples_by_label() -> None:
+    torch.manual_seed(0)
+    model = build.build_model(build.resolve(load_recipe("flow/nsf-2d", ["model.classes=3"], data="ring-8")), (2,))
+    assert isinstance(model, FlowModel)
+    shaken(model.flow).float()
+    labels = torch.tensor([0, 1, 2])
+    noise = model.sample(3, labels=labels, generator=SampleStream(0, torch.arange(3)))
+    turned = model.sample(3, labels=labels.roll(1), generator=SampleStream(0, torch.arange(3)))
+    assert not torch.isclose(noise, turned).all(dim=1).any()
+    z = draw_normal((3, 2), generator=SampleStream(0, torch.arange(3)))
+    torch.testing.assert_close(model.encode(noise, labels), z, rtol=1e-3, atol=1e-3)
+
+
+def test_what_stands_in_front_of_images_is_what_was_asked_for() -> None:
+    small = ["model.flow.width=4", "model.flow.steps=1"]
+    parts = {}
+    for equalise in ("true", "false"):
+        model = build.build_model(
+            build.resolve(load_recipe("flow/multiscale-mnist", [*small, f"model.equalise={equalise}"])), (1, 28, 28)
+        )
+        parts[equalise] = [type(p).__name__ for p in model.flow.bijection.parts[:2]]  # type: ignore[union-attr, operator]
+    assert parts == {"true": ["Equalise", "Logit"], "false": ["Logit", "Chain"]}
+    recipe = load_recipe("flow/multiscale-mnist", [*small, 'model.dequantise="variational"'])
+    model = build.build_model(build.resolve(recipe), (1, 28, 28))
+    assert isinstance(model, FlowModel) and model.dequantiser is not None
+    masks = [p.mask for p in model.dequantiser.bijection.parts]  # type: ignore[operator, union-attr]
+    assert all(torch.equal(a + b, torch.ones_like(a)) for a, b in itertools.pairwise(m.float() for m in masks))
+    shaken(model.dequantiser).float()
+    noise = torch.randn(1, 1, 28, 28).expand(2, -1, -1, -1)
+    images = torch.stack([torch.full((1, 28, 28), v) for v in (-1.0, 1.0)])
+    black, white = model.dequantiser(images).push(noise)
+    assert not torch.isclose(black, white).all()
 
 
 # --- bytes ------------------------------------------------------------------------------------------------------

@@ -55,8 +55,14 @@ def likelihood_of(run: Run, n: int, *, seed: int = 0) -> Likelihood | None:
     kind: Kind
     given = ""
     unsure, how = 0.0, ""  # what is added to the standard error, that of log Z, and how it was found
+    shared = 1  # samples whose estimates share their draws, and so an error
     if isinstance(model, Diffusion):
+        if model.classes is not None and not model.label_dropout:
+            raise NotSupported(
+                "likelihood: this model was trained with every label shown, and without labels it is no density. Leave the metric out."
+            )
         x, kind = x[:FEW], "ODE"
+        given = " without labels" if model.classes is not None else ""
         found = (
             torch.cat([ode_log_prob(model.denoiser, b, steps=20, generator=g) for b in _dequantised(x, g).split(100)])
             + offset
@@ -73,13 +79,18 @@ def likelihood_of(run: Run, n: int, *, seed: int = 0) -> Likelihood | None:
         given = " given the label" if known else ""
         with torch.no_grad():
             parts = []
-            for index in torch.arange(len(x)).split(250):
+            shared = 20 if getattr(model, "estimated", False) else 1
+            for index in torch.arange(len(x)).split(shared if shared > 1 else 250):
                 told = {"labels": labels[index]} if known and labels is not None else {}
                 parts.append(model.log_prob(x[index], generator=g, **told))  # type: ignore[call-arg]
         found = torch.cat(parts)
     else:
         return None
     out = likelihood(found, dimensions=x[0].numel(), kind=kind)
+    if shared > 1 and len(found) >= 2 * shared:  # the error of the mean of what is drawn together
+        means = torch.stack([part.double().mean() for part in found[: len(found) // shared * shared].split(shared)])
+        own = math.sqrt(max(out.nats.stderr**2, float(means.var()) / len(means)))
+        out = replace(out, nats=replace(out.nats, stderr=own))
     fewer = f", n = {len(x)}" if len(x) < n else ""
     method = f"{kind}{given}{fewer}; standard error of the mean{how}"
     nats = replace(out.nats, stderr=math.hypot(out.nats.stderr, unsure), method=method)

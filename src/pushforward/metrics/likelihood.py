@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pushforward.metrics.measurement import Measurement
 
-Kind = Literal["exact", "bound", "AIS", "ODE"]
+Kind = Literal["exact", "estimate", "bound", "estimated bound", "AIS", "ODE"]
 
 
 @dataclass(frozen=True)

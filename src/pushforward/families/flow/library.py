@@ -34,11 +34,19 @@ class Zuko(Bijection):
     Args:
         flow: `zuko.flows.NSF(...)` and the like, whose base is standard normal.
         shape: Of one sample; flattened on the way in.
+
+    Raises:
+        ValueError: its base is another one.
     """
 
     def __init__(self, flow: torch.nn.Module, shape: Sequence[int]) -> None:
         super().__init__()
+        from zuko.distributions import DiagNormal
+
         self.flow, self.shape = flow, tuple(shape)
+        law = getattr(getattr(flow, "base", None), "f", DiagNormal)
+        if law is not DiagNormal:
+            raise ValueError(f"the base of {type(flow).__name__} is {law.__name__}; a flow's noise here is normal")
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         z, ladj = self.flow(context).transform.call_and_ladj(x.flatten(1))

@@ -58,6 +58,13 @@ class FlowDistribution(Distribution):
         return self.context.expand(*lead, *own).reshape(-1, *own)
 
     def log_prob(self, value: Tensor) -> Tensor:
+        """(*batch, *event) -> (*batch,).
+
+        Raises:
+            ValueError: the last dimensions are not an event's.
+        """
+        if value.shape[value.ndim - len(self.event_shape) :] != self.event_shape:
+            raise ValueError(f"shape {tuple(value.shape)}: its last dimensions must be {tuple(self.event_shape)}")
         lead = torch.broadcast_shapes(value.shape[: value.ndim - len(self.event_shape)], self.batch_shape)
         flat = value.expand(*lead, *self.event_shape).reshape(-1, *self.event_shape)
         z, ladj = self.bijection(flat, self._context(lead))
@@ -119,9 +126,13 @@ class FlowModel(GenerativeModel):
         self.dequantiser, self.classes, self.temperature = dequantiser, classes, temperature
         self.bytes = len(self.shape) == 3
         self.dims = math.prod(self.shape)
-        self.kind = "bound" if self.bytes else "exact"
         blocks = [m for m in flow.modules() if isinstance(m, ResidualBlock)]
         self.estimated, self.steep = any(m.dims > EXACT for m in blocks), bool(blocks)
+        self.kind = (
+            ("estimated bound" if self.estimated else "bound")
+            if self.bytes
+            else ("estimate" if self.estimated else "exact")
+        )
 
     def phases(self) -> tuple[Phase, ...]:
         whole = nn.ModuleList([self.flow] if self.dequantiser is None else [self.flow, self.dequantiser])
@@ -188,7 +199,7 @@ class FlowModel(GenerativeModel):
     def log_prob(
         self, x: Tensor, labels: Tensor | None = None, *, draws: int = 1, generator: Generator | None = None
     ) -> Tensor:
-        """Log-likelihood in nats, (B, *shape) -> (B,): exact for points; for images, taken as bytes, a lower bound that tightens with `draws`.
+        """Log-likelihood in nats, (B, *shape) -> (B,): exact for points (an estimate of it where residual blocks have more than 16 dimensions); for images, taken as bytes, a lower bound that tightens with `draws`.
 
         Raises:
             NotSupported: a value is not finite (none is ever dropped); several draws of a flow whose log-determinant is an estimate, for the mean of
@@ -200,6 +211,8 @@ class FlowModel(GenerativeModel):
             raise NotSupported(
                 "several draws of a flow whose log-determinant is an estimate would give no bound; take one."
             )
+        if tuple(x.shape[1:]) != self.shape:
+            raise NotSupported(f"samples of shape {tuple(x.shape[1:])}: this flow's are {self.shape}.")
         if not torch.isfinite(x).all():
             raise NotSupported("what a likelihood was asked of is not finite.")
         generator = generator or torch.Generator().manual_seed(0)

@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pushforward.errors import NotSupported
 from pushforward.families.flow.bijections import Bijection
 from pushforward.families.flow.fixed_point import FixedPoint, fixed_point
 
@@ -152,7 +153,7 @@ class ResidualBlock(Bijection):
     def solve(self, z: Tensor) -> FixedPoint:
         """x with x + g(x) = z: the fixed point of x -> z - g(x), in float64, where float32 would stall above a small tolerance."""
         g, z = self._plain(), z.double()
-        residual = self.tolerance * (1 - self.lipschitz) / math.sqrt(self.dims)  # an error is up to residual / (1 - L)
+        residual = self.tolerance * (1 - self.lipschitz)  # an error is up to residual / (1 - L)
         return fixed_point(lambda x: z - g(x), z, lipschitz=self.lipschitz, tolerance=residual, most=self.most)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> Tensor:
@@ -170,18 +171,29 @@ class ResidualBlock(Bijection):
         return x
 
     def _adjoint(self, at: Tensor, out: Tensor, gradient: Tensor | None) -> Tensor | None:
-        """y with y + J^T y = gradient."""
+        """y with y + J^T y = gradient.
+
+        Raises:
+            NotSupported: derivatives of derivatives are asked for, or the iteration stalls.
+        """
         if gradient is None:
             return None
+        if torch.is_grad_enabled():
+            raise NotSupported("a residual block's inverse has first derivatives alone.")
 
         def move(y: Tensor) -> Tensor:
             with torch.enable_grad():
                 (back,) = torch.autograd.grad(out, at, y, retain_graph=True)
             return gradient - back
 
-        size = float(gradient.detach().abs().amax().clamp(min=1e-30))
+        size = float(gradient.flatten(1).norm(dim=1).max().clamp(min=1e-30))
         small = size * (1e-6 if gradient.dtype == torch.float32 else 1e-12)
-        return fixed_point(move, gradient, lipschitz=self.lipschitz, tolerance=small, most=self.most, strict=False).x
+        found = fixed_point(move, gradient, lipschitz=self.lipschitz, tolerance=small, most=self.most, strict=False)
+        if not (found.residual <= 1e3 * small).all():  # float32 may stall above `small`
+            raise NotSupported(
+                f"gradients of an inverse did not converge: residual {float(found.residual.max() / size):.2g} of the largest."
+            )
+        return found.x
 
 
 def _exact(g: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
