@@ -231,6 +231,8 @@ def test_the_column(tmp_path: Path) -> None:
     assert flow["values"]["bits per dim"]["method"].startswith("bound")
     assert flow["values"]["nats"]["value"] == pytest.approx(flow["values"]["bits per dim"]["value"] * 784 * math.log(2))
     assert "nats" not in gan["values"]
+    none = ("evaluate", tmp_path / "gan", "-n", 50, "--metrics", "likelihood", "--quiet", "--out", tmp_path / "p")
+    assert "a GAN has no likelihood" in refused(*none)
     call(
         "train",
         "energy/pcd",

@@ -792,6 +792,26 @@ def flow() -> list[str]:
     return [*lines, ""]
 
 
+def likelihoods() -> list[str]:
+    """Bits a dimension of test images by every family that has a density of them."""
+    found = read("likelihoods")
+    if found is None:
+        return []
+    lines = [
+        "## Likelihood of every family",
+        "",
+        "Full MNIST's test images, one run each, bytes made continuous by uniform noise; made by `pushforward evaluate RUN --metrics likelihood -n 1000`.",
+        "",
+        row("recipe", "steps", "bits/dim", "nats", "how"),
+        row(*["---"] * 5),
+    ]
+    for r in found:
+        bits, nats = (r["values"][k] for k in ("bits per dim", "nats"))
+        told = [f"{v['value']:.{d}f} ± {v['stderr']:.{d}f}" for v, d in ((bits, 3), (nats, 1))]
+        lines.append(row(f"`{r['recipe']}`", f"{r['steps']:,}", *told, nats["method"]))
+    return [*lines, ""]
+
+
 def toys() -> list[str]:
     """Flows and energies on toys whose entropy is known."""
     file = DOCS / "results" / "flow-toys.jsonl"
@@ -1052,6 +1072,7 @@ def main() -> None:
                 *energy(),
                 *activations(),
                 *flow(),
+                *likelihoods(),
                 *toys(),
                 *inverses(),
                 *speeds(),

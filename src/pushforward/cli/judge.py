@@ -66,7 +66,7 @@ def evaluate(
 
     from pushforward import config as configs
     from pushforward import evaluation
-    from pushforward.errors import ConfigError, DataError
+    from pushforward.errors import ConfigError, DataError, NotSupported
     from pushforward.runs import is_run
     from pushforward.training.checkpoint import write_atomic
 
@@ -92,6 +92,8 @@ def evaluate(
         pictures=out,
         quiet=quiet,
     )
+    if not any(r["values"] for r in found["results"]):
+        raise NotSupported(f"--metrics {metrics}: none of these has any of it; a GAN has no likelihood, for one.")
     print_table(found)
     if out is not None:
         from pushforward.report.figures import measurements
