@@ -41,7 +41,7 @@ class Flow:
 
 def ours(bijection: nn.Module, shape: tuple[int, ...], noise: tuple[int, ...]) -> Flow:
     def law(n: int) -> FlowDistribution:
-        return FlowDistribution(bijection, noise)  # type: ignore[arg-type]
+        return FlowDistribution(bijection, shape, noise)  # type: ignore[arg-type]
 
     return Flow(bijection, lambda x: law(len(x)).log_prob(x), lambda n: law(n).rsample((n,)))
 
