@@ -3,7 +3,7 @@
     PUSHFORWARD_DATA=../shared/data python benchmarks/family.py [--seeds 0 1 2] [--cpu-seconds 120] [--jobs 2]
 
 A run is one thread: it trains until it has used its CPU seconds, then 10,000 samples of its averaged weights are judged against the 10,000 test images. Runs side by
-side share caches and memory, so that the same CPU seconds can be up to a third fewer steps; the steps are written down. Runs that are in the file already are not repeated.
+side share caches and memory, so that the same CPU seconds can be half as many steps (compare rows of one hour alone); the steps are written down. Runs that are in the file already are not repeated.
 """
 
 from __future__ import annotations

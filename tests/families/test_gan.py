@@ -251,6 +251,8 @@ def test_lazy_terms_come_on_their_steps_at_full_strength() -> None:
     term = Term("r1", terms.r1, "discriminator", weight=0.5, every=4, needs=frozenset({"real_slope"}))
     gan = hand_gan(QuadraticCritic(), terms=(term,))
     assert gan.phases()[0].weights["r1"] == 2.0
+    lazy = Term("data-anchor", terms.data_anchor, "generator", weight=0.5, every=4)
+    assert hand_gan(QuadraticCritic(), terms=(lazy,)).phases()[1].weights["data-anchor"] == 2.0
     for step in range(9):
         found = gan.discriminator_loss(Batch(hand_batch(4).x, None, step, SampleStream(1, torch.arange(4))))
         assert ("r1" in found) == (step % 4 == 0)

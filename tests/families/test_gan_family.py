@@ -86,6 +86,13 @@ def test_roth_on_a_quadratic_critic(n: int) -> None:
     torch.testing.assert_close(found, (1 - torch.sigmoid(real / 2)) ** 2 * real + torch.sigmoid(made / 2) ** 2 * made)
 
 
+def test_a_misspelt_key_of_a_term_is_told_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"unknown key 'model.terms.0.weigth': .*weight"):
+        build.resolve(load_recipe("gan/vanilla", ['model.terms=[{name="r1", weigth=3}]']))
+    with pytest.raises(ConfigError, match=r"unknown key 'model.terms.0.sdd': .*sd"):
+        build.resolve(load_recipe("gan/vanilla", ['model.terms=[{name="dragan", sdd=3}]']))
+
+
 @pytest.mark.parametrize("name", ["r1", "r2", "roth", "dragan", "interpolate-penalty"])
 def test_penalties_are_in_float32_outside_autocast(name: str) -> None:
     torch.manual_seed(0)
@@ -98,6 +105,34 @@ def test_penalties_are_in_float32_outside_autocast(name: str) -> None:
     assert found[name].dtype == torch.float32
     # Roth's weights p are those of the logits at hand, which bfloat16 rounds; slopes are not rounded
     torch.testing.assert_close(found[name], plain, rtol=0.02 if name == "roth" else 1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["r1", "r2", "roth", "dragan", "interpolate-penalty"])
+def test_penalties_train_the_discriminator(name: str) -> None:
+    """Their gradient in the weights against differences, and the same under autocast: a penalty that is a constant trains nothing."""
+    torch.manual_seed(0)
+    critic = nn.Sequential(nn.Linear(4, 32), nn.Tanh(), nn.Linear(32, 1), nn.Flatten(0))
+    model = gan(critic, terms=(term(name),))
+    way = [torch.randn_like(p) for p in critic.parameters()]
+
+    def value(at: float) -> float:
+        with torch.no_grad():
+            for p, w in zip(critic.parameters(), way, strict=True):
+                p.add_(at * w)
+        found = float(model.discriminator_loss(batch(64))[name].detach().double().mean())
+        with torch.no_grad():
+            for p, w in zip(critic.parameters(), way, strict=True):
+                p.sub_(at * w)
+        return found
+
+    exact = (8 * (value(0.005) - value(-0.005)) - (value(0.01) - value(-0.01))) / (12 * 0.005)
+    assert abs(exact) > 0.05
+    for half in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            found = model.discriminator_loss(batch(64))[name].mean()
+        slopes = torch.autograd.grad(found, [*critic.parameters()], allow_unused=True)
+        along = sum(float((s * w).sum()) for s, w in zip(slopes, way, strict=True) if s is not None)
+        assert along == pytest.approx(exact, rel=0.05 if half else 5e-3)
 
 
 @pytest.mark.parametrize("n", [1, 64])
@@ -259,6 +294,9 @@ def test_lecam_and_its_moving_averages_by_hand() -> None:
         found = model.discriminator_loss(batch(n))
         fake = Context(model, batch(n), "discriminator").fake
         torch.testing.assert_close(found["lecam"], (batch(n).x @ W - a_fake) ** 2 + (fake @ W - a_real) ** 2)
+        (slope,) = torch.autograd.grad(found["lecam"].sum(), [model.discriminator.w])  # type: ignore[list-item]
+        real_half, fake_half = 2 * (batch(n).x @ W - a_fake) @ batch(n).x, 2 * (fake @ W - a_real) @ fake
+        torch.testing.assert_close(slope, real_half + fake_half, rtol=1e-4, atol=1e-3)
     logged = model.discriminator_loss(batch(64))
     torch.testing.assert_close(logged["real_logit"], batch(64).x @ W)
     torch.testing.assert_close(logged["fake_logit"], fake @ W)

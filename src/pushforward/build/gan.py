@@ -125,6 +125,10 @@ def _term(table: Any, where: str) -> Table:
         if not good(own[key]):
             raise ConfigError(f"{where}.{key} = {own[key]!r}: must be {said}.")
     rest = {k: v for k, v in table.items() if k not in _TERM_KEYS}
+    known = [*_TERM_KEYS, *(n for n, p in inspect.signature(function).parameters.items() if p.kind is p.KEYWORD_ONLY)]
+    for key in rest:
+        if key not in known:
+            raise ConfigError(f"unknown key '{where}.{key}': {nearest(key, known)}")
     return {**own, **options_of(function, rest, where)}
 
 

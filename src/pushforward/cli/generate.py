@@ -76,7 +76,9 @@ def sample(
         ),
     ] = Path("samples.png"),
     seed: Seed = 0,
-    batch_size: Annotated[int, typer.Option(min=1, help="Samples at a time; changes memory, not the images.")] = 500,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Samples at a time, 500 when absent; changes memory, not the images.")
+    ] = None,
     label: Annotated[int | None, typer.Option(min=0, help="A class, of a run that was trained with labels.")] = None,
     sampler: Annotated[
         str | None,
@@ -128,6 +130,8 @@ def sample(
         raise ConfigError("--precision bf16: mala and hmc compare energies, which must be exact. Leave it out.")
     if precision != "no" and (frames is not None or sampler is not None):
         raise ConfigError("--precision is for plain sampling: leave out --frames, and --sampler of a GAN.")
+    if sampler is not None and batch_size is not None:
+        raise ConfigError("--batch-size is for plain sampling: leave it out with --sampler of a GAN.")
     if frames is not None:
         if sampler is not None or out.suffix != ".png":
             raise ConfigError(
@@ -140,7 +144,7 @@ def sample(
         return
     if sampler is None:
         x = runs.sample(
-            loaded.model, n, seed=seed, batch_size=batch_size, label=label, precision=precision, quiet=quiet
+            loaded.model, n, seed=seed, batch_size=batch_size or 500, label=label, precision=precision, quiet=quiet
         )
         accepted = getattr(loaded.model, "acceptance", 1.0)
         if accepted < 1:
@@ -148,7 +152,9 @@ def sample(
             print(f"{accepted:.1%} of the last chains' moves were accepted{still}", file=sys.stderr)
     else:
         if label is not None:
-            raise ConfigError("--label with --sampler: the samplers are for unconditional models. Leave one out.")
+            raise ConfigError(
+                "--label with --sampler: what asks the discriminator is for unconditional models, and truncated draws labels itself. Leave one out."
+            )
         from pushforward.build.gan import draw_with
 
         real = runs.load_data(loaded.config, "test") if calibrate else None

@@ -230,7 +230,9 @@ def _findings(found: dict[str, list[Outcome]], names: list[str], density: Mixtur
     best, control = found.get(BEST), found.get(CONTROL)
     tried = len(names) - 1 + (best is not None and control is not None)
     for name in names[1:]:
-        findings.append(repaired(name, [o.last for o in found[name]], names[0], plain, noise, tried=tried))
+        findings.append(
+            repaired(name, [o.last for o in found[name]], names[0], plain, noise, tried=tried, beside=names)
+        )
     if best is not None and control is not None:
         claim = f"{BEST} finds more modes than {CONTROL}, which has its prior and its rates but not its loss."
         findings.append(above(claim, *([o.last[0] for o in side] for side in (best, control)), tried=tried))
@@ -253,13 +255,15 @@ def repaired(
     noise: tuple[float, float],
     *,
     tried: int = 1,
+    beside: Sequence[str] = (),
 ) -> Finding:
-    """Whether one finds more modes than the other, with most of its samples on them."""
+    """Whether one finds more modes than the other, with most of its samples on them; `beside` it the controls that were run tell why."""
     found = above(f"{name} repairs the collapse of {other}.", [m for m, _ in judged], plain, tried=tried)
     quality = float(np.mean([q for _, q in judged]))
     said = f"Modes: {found.evidence} {quality:.1%} of its samples lie on them (blind: {noise[0]:.1f} modes, {noise[1]:.1%})."
-    if name == BEST:
-        said += f" Which part of it does so, its controls tell: {CONTROL} has its prior and rates, {RATES} its rates, {LOSS} its loss."
+    parts = {CONTROL: "prior and rates", RATES: "rates", LOSS: "loss"}
+    if name == BEST and (known := [f"{k} has its {v}" for k, v in parts.items() if k in beside]):
+        said += f" Which part of it does so, its controls tell: {', '.join(known)}."
     return Finding(found.claim, found.verdict if quality >= REPAIRED else "not supported", said)
 
 
