@@ -113,6 +113,8 @@ def one(
     }  # fmt: skip
     report = anomaly.score(run, suite="mnist", n=1000 if quick else 5000, quiet=True)
     found["scores"] = {s: {k: v["AUROC"].value for k, v in t.items()} for s, t in report.scores.items()}
+    found["figures"] = {k: {f: [m.value, m.stderr] for f, m in v.items()} for k, v in report.scores["energy"].items()}
+    found["sizes"] = {"inliers": report.n, **{k: len(v) for k, v in report.outliers["energy"].items()}}
     found["skipped"] = report.skipped
     return found
 

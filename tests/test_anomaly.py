@@ -123,7 +123,9 @@ def test_figures_are_under_their_own_names() -> None:
 def test_the_worst_of_each_figure_is_named() -> None:
     inliers = torch.arange(40.0).double()
     found = {"far": inliers + 100, "near": inliers + 10, "equal": inliers + 0.5}
-    report = anomaly.Report("energy", 40, {"energy": anomaly.figures({"": inliers, **found})}, {}, {}, {})
+    report = anomaly.Report(
+        "energy", 40, {"energy": anomaly.figures({"": inliers, **found})}, {}, {"energy": found}, {}
+    )
     (worst,) = (line for line in anomaly.markdown(report, "x").splitlines() if "**worst**" in line)
     assert worst.count("(equal)") == 5
 
@@ -155,13 +157,71 @@ def test_inliers_are_not_among_what_shifts_are_made_of(run: Path, monkeypatch: p
 
 def test_the_ratio_is_the_difference_of_two_fields(run: Path) -> None:
     loaded = runs.load_run(run)
-    report = anomaly.score(
-        loaded, suite="shifts", n=20, background=runs.Run(run, loaded.config, Ink(), 0, 0.0), quiet=True
-    )
+    behind = runs.Run(run / "behind", loaded.config, Ink(), 0, 0.0)
+    report = anomaly.score(loaded, suite="shifts", n=20, background=behind, quiet=True)
     own, ratio = report.outliers["energy"]["fog"], report.outliers["ratio to the background"]["fog"]
     assert not torch.allclose(own, ratio)
     alone = anomaly.score(runs.Run(run, loaded.config, Ink(), 0, 0.0), suite="shifts", n=20, quiet=True)
     torch.testing.assert_close(own - ratio, alone.outliers["energy"]["fog"])
+
+
+class Bright(Ink):
+    """A density, up to a factor, by the mean brightness."""
+
+    energy = None  # type: ignore[assignment]
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        return -x.flatten(1).mean(dim=1)
+
+
+def test_a_ratio_is_of_two_of_a_kind(run: Path) -> None:
+    """An energy less nats, one discriminator's logit less another's, or a run less itself say nothing."""
+    loaded = runs.load_run(run)
+
+    def behind(model: GenerativeModel) -> runs.Run:
+        return runs.Run(run / "behind", loaded.config, model, 0, 0.0)
+
+    with pytest.raises(NotSupported, match="energy less negative log-likelihood is no likelihood ratio"):
+        anomaly.score(loaded, suite="shifts", n=20, background=behind(_Known(Bright())), quiet=True)
+    with pytest.raises(NotSupported, match="negative log-likelihood less energy"):
+        known = runs.Run(run, loaded.config, _Known(Bright()), 0, 0.0)
+        anomaly.score(known, suite="shifts", n=20, background=behind(Ink()), quiet=True)
+    gan = build.build_model(build.resolve(load_recipe("gan/vanilla")), (1, 28, 28))
+    with pytest.raises(NotSupported, match="no likelihood ratio"):
+        judged = runs.Run(run, loaded.config, gan, 0, 0.0)
+        anomaly.score(judged, suite="shifts", n=20, background=behind(gan), quiet=True)
+    assert "the run itself" in refused("score", run, "--background", run, "--suite", "shifts")
+
+
+def test_a_density_that_needs_labels_scores_nothing() -> None:
+    given = {"model.label_dropout": 0.0}
+    whole = build.build_model(
+        build.resolve(load_recipe("diffusion/edm-conditional", [f"{k}={v}" for k, v in given.items()])), (1, 28, 28)
+    )
+    with pytest.raises(NotSupported, match="every label shown"):
+        anomaly.field_of(whole)
+    some = build.build_model(build.resolve(load_recipe("diffusion/edm-conditional")), (1, 28, 28))
+    assert anomaly.field_of(some).kind == "ODE negative log-likelihood"
+
+
+def test_sets_have_their_sizes_and_aupr_is_compared_among_equals(run: Path, tmp_path: Path) -> None:
+    """A small set of outliers has a low AUPR whatever the model: it is not the worst by that."""
+    loaded = runs.load_run(run)
+    few = tmp_path / "few"
+    write_folder(torch.full((3, 1, 28, 28), 5, dtype=torch.uint8), few)
+    known = runs.Run(run, loaded.config, Ink(), 0, 0.0)
+    report = anomaly.score(known, suite="shifts", files=[few], n=30, quiet=True)
+    assert report.sizes[str(few)] == 3 and report.sizes["fog"] == 30
+    assert report.sizes["held-out class"] == int(report.outliers["energy"]["held-out class"].numel())
+    text = anomaly.write(report, tmp_path / "out", "x")
+    assert f"| {few} | 3 |" in text and "| fog | 30 |" in text
+    assert json.loads((tmp_path / "out/scores.json").read_text())["sizes"] == report.sizes
+    table = report.scores["energy"]
+    lowest = min(table, key=lambda k: table[k]["AUPR out"].value)
+    same = min((k for k in table if report.sizes[k] == 30), key=lambda k: table[k]["AUPR out"].value)
+    assert lowest == str(few) != same  # by base rate alone
+    last = next(line for line in text.splitlines() if "**worst**" in line).split("|")
+    assert f"({same})" in last[4]
 
 
 def test_bits_of_a_png_are_those_of_its_file(tmp_path: Path) -> None:

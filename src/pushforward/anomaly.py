@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mode
 from typing import Any
 
 import torch
@@ -61,7 +62,7 @@ def field_of(model: GenerativeModel, *, ode_steps: int = 10) -> Field:
     """The model's own measure of strangeness.
 
     Raises:
-        NotSupported: it has none.
+        NotSupported: it has none, or none without labels.
     """
     if isinstance(model, HasEnergy):
         return Field("energy", model.energy)
@@ -69,6 +70,10 @@ def field_of(model: GenerativeModel, *, ode_steps: int = 10) -> Field:
         smooth = not getattr(model, "bytes", False)  # of bytes a density has no slope
         return Field("negative log-likelihood", lambda x: -model.log_prob(x), differentiable=smooth)
     if isinstance(model, Diffusion):
+        if model.classes is not None and not model.label_dropout:
+            raise NotSupported(
+                "this diffusion model was trained with every label shown, and without labels it is no density to score by; train it with model.label_dropout, or score another."
+            )
         denoiser = model.denoiser
 
         def ode(x: Tensor) -> Tensor:
@@ -125,10 +130,10 @@ class Report:
 
     Args:
         kind: Of the field that was scored.
-        n: Inliers, and outliers of each set.
-        scores: score -> set -> figure -> value; every set but one of your own files has n outliers.
+        n: Inliers.
+        scores: score -> set -> figure -> value.
         inliers: score -> values of the inliers, for histograms.
-        outliers: score -> set -> values.
+        outliers: score -> set -> values; n of each shift, at most n of another data set and of a held-out class, all of your own files.
         skipped: Set -> why it is not there.
     """
 
@@ -138,6 +143,11 @@ class Report:
     inliers: dict[str, Tensor]
     outliers: dict[str, dict[str, Tensor]]
     skipped: dict[str, str]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Outliers of each set."""
+        return {name: len(values) for name, values in self.outliers[self.kind].items()}
 
 
 def outlier_sets(
@@ -181,7 +191,7 @@ def outlier_sets(
             try:
                 other = load(name, "test")
             except DataError as error:
-                skipped[name] = str(error).split(". ")[0]
+                skipped[name] = str(error).split(" (")[0].split(". ")[0]
                 continue
             assert isinstance(other, ImageSet)
             if name == trained:
@@ -215,7 +225,7 @@ def score(
         suite: See `outlier_sets`.
         files: Folders or arrays of your own.
         n: Inliers, and images of each set, at most half the test images.
-        background: A run whose field is subtracted, for the likelihood ratio.
+        background: Another run whose field is subtracted, for the likelihood ratio; two densities, or two energies.
         seed: Of the shifts.
         quiet: Show no progress.
 
@@ -224,6 +234,10 @@ def score(
     """
     train, test = runs.load_data(run.config, "train"), runs.load_data(run.config, "test")
     if background is not None:
+        if background.path.resolve() == run.path.resolve():
+            raise ConfigError(
+                f"--background {background.path}: that is the run itself, and its ratio to itself is 1; give a run of another kind of data."
+            )
         behind = runs.load_data(background.config, "test")
         if not isinstance(behind, ImageSet) or not isinstance(test, ImageSet) or behind.shape != test.shape:
             raise ConfigError(
@@ -249,6 +263,12 @@ def score(
     fields = {"field": field_of(run.model)}
     if background is not None:
         fields["background"] = field_of(background.model)
+        own, behind_it = (fields[k].kind for k in ("field", "background"))
+        alike = own == behind_it or (own.endswith("log-likelihood") and behind_it.endswith("log-likelihood"))
+        if not alike or isinstance(run.model, GAN):
+            raise NotSupported(
+                f"--background {background.path}: {own} less {behind_it} is no likelihood ratio; give two densities, or two energies."
+            )
     values: dict[str, dict[str, Tensor]] = {}
     judged = {"": inliers, "train": seen, **sets}
     with Progress("score", len(judged), quiet=quiet) as progress:
@@ -309,18 +329,26 @@ def markdown(report: Report, title: str) -> str:
     """The report as tables: all five figures by the model's own field, AUROC by every score."""
     first = next(iter(report.scores))
     columns = list(next(iter(report.scores[first].values())))
+    table, sizes = report.scores[first], report.sizes
     lines = [
         f"# {title}: outliers by {report.kind}",
         "",
-        f"{report.n:,} test images against each set; higher AUROC and AUPR, lower FPR95 are better.",
+        f"{report.n:,} test images against each set; higher AUROC and AUPR, lower FPR95 are better. AUPR depends on how many images a set has, so that its worst is among sets of the commonest size.",
         "",
     ]
-    lines += ["| set | " + " | ".join(columns) + " |", "|---|" + "---|" * len(columns)]
-    table = report.scores[first]
+    lines += ["| set | images | " + " | ".join(columns) + " |", "|---|---|" + "---|" * len(columns)]
     for name, row in table.items():
-        lines.append(f"| {name} | " + " | ".join(f"{m.value:.3f} ± {m.stderr:.3f}" for m in row.values()) + " |")
-    worst = {c: (min if c.startswith("AU") else max)(table, key=lambda k: table[k][c].value) for c in columns}
-    lines.append("| **worst** | " + " | ".join(f"{table[worst[c]][c].value:.3f} ({worst[c]})" for c in columns) + " |")
+        cells = " | ".join(f"{m.value:.3f} ± {m.stderr:.3f}" for m in row.values())
+        lines.append(f"| {name} | {sizes[name]:,} | {cells} |")
+    common = mode(sizes.values())
+    worst = {
+        c: (min if c.startswith("AU") else max)(
+            [k for k in table if sizes[k] == common or not c.startswith("AUPR")], key=lambda k: table[k][c].value
+        )
+        for c in columns
+    }
+    cells = " | ".join(f"{table[worst[c]][c].value:.3f} ({worst[c]})" for c in columns)
+    lines.append(f"| **worst** | | {cells} |")
     lines += [
         "",
         "AUROC by each score:",
@@ -345,7 +373,14 @@ def write(report: Report, folder: Path, name: str) -> str:
         s: {k: {f: [m.value, m.stderr] for f, m in row.items()} for k, row in t.items()}
         for s, t in report.scores.items()
     }
-    about = {"run": name, "field": report.kind, "n": report.n, "skipped": report.skipped, "scores": table}
+    about = {
+        "run": name,
+        "field": report.kind,
+        "n": report.n,
+        "sizes": report.sizes,
+        "skipped": report.skipped,
+        "scores": table,
+    }
     write_atomic(folder / "scores.json", json.dumps(about, indent=1))
     write_atomic(folder / "scores.md", text)
     score_histograms(report.inliers[report.kind], report.outliers[report.kind], folder / "scores.png", report.kind)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -42,6 +44,34 @@ def test_noise_has_its_strength() -> None:
     assert float(counts.mean()) == pytest.approx(64 / 255, rel=0.01)  # Poisson of mean 1.5, over 6
     assert float(counts.var()) == pytest.approx(64 / 255 / 6, rel=0.03)
     assert float((impulses(0.2)(grey, g) != 128).float().mean()) == pytest.approx(0.2, rel=0.05)
+
+
+def test_named_strengths() -> None:
+    """What a name promises, of the sets themselves and not of what they are made by."""
+    grey = torch.full((400, 1, 28, 28), 128, dtype=torch.uint8)
+    black = torch.zeros_like(grey)
+    for name, sd in (("noise 0.1", 0.1), ("noise 0.3", 0.3)):
+        assert float(to_model(made(name, grey)).std()) == pytest.approx(sd, rel=0.02)
+    for name, sd in (
+        ("noise 0.5", 0.5),
+        ("gaussian noise", 1.0),
+    ):  # cut at black and at white, which are 1 / sd deviations away
+        beyond = math.erfc(1 / sd / 2**0.5) / 2
+        noise = to_model(made(name, grey))
+        assert float((noise == 1).float().mean()) == pytest.approx(beyond, abs=0.005)
+        assert float((noise == -1).float().mean()) == pytest.approx(beyond, abs=0.005)
+    assert torch.equal(made("gaussian noise", black), made("gaussian noise", grey))  # whatever it is made of
+    dot = black[:1].clone()
+    dot[0, 0, 10, 10] = 255
+    for name, at in (("shift 2", (10, 12)), ("shift 4", (10, 14)), ("shift up 4", (6, 10))):
+        assert made(name, dot).nonzero().tolist() == [[0, 0, *at]]
+    # three octaves of uniform clouds, 1 + 1/2 + 1/4 times a mean of a half, at half their strength; white stays white
+    assert float(made("fog", black).float().mean()) / 255 == pytest.approx(0.5 * 1.75 * 0.5, rel=0.03)
+    assert int(made("fog", torch.full_like(grey, 255)).min()) == 255
+    # drops where the mean of nine standard normals, of deviation a third, passes .55; as bright as .85
+    drops = made("spatter", black)[:, :, 1:-1, 1:-1]
+    assert drops.unique().tolist() == [0, round(0.85 * 255)]
+    assert float((drops > 0).float().mean()) == pytest.approx(math.erfc(3 * 0.55 / 2**0.5) / 2, rel=0.1)
 
 
 def test_moves_by_hand() -> None:

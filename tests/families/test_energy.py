@@ -112,15 +112,13 @@ def test_the_contrastive_gradient_is_the_likelihoods() -> None:
     wanted = torch.autograd.grad(exact, list(field.parameters()))
     with torch.no_grad():
         p = (-field(states)).softmax(0)
-    # the states themselves as chains, each as often as p says
+    # the states themselves as chains, each as often as p says, beside whole repeats of the data
     counts = (p * 1e6).round().long()
     chains = states.repeat_interleave(counts, dim=0)
-    context = Context(field, batch_of(data.repeat(-(-len(chains) // len(data)), 1)[: len(chains)]), chains)
-    whole = len(chains) // len(data) * len(data)
-    found = terms.contrastive(context)
-    energies = context.data_energy[:whole].mean() - context.chain_energy.mean()
-    got = torch.autograd.grad(energies, list(field.parameters()))
-    torch.testing.assert_close(found, context.data_energy - context.chain_energy)
+    chains = chains[torch.randperm(len(chains))][: len(chains) // len(data) * len(data)]
+    context = Context(field, batch_of(data.repeat(len(chains) // len(data), 1)), chains)
+    got = torch.autograd.grad(terms.contrastive(context).mean(), list(field.parameters()))
+    assert max(float(w.abs().max()) for w in wanted) > 0.05
     for a, b in zip(got, wanted, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
 
@@ -444,6 +442,87 @@ def test_the_log_is_told_of_age_ink_and_variety() -> None:
     x[:, :, :2] = 1.0
     found = model.loss(batch_of(x))
     assert found["data_ink"].tolist() == [0.25] * 8
+
+
+def test_what_the_guard_is_fed() -> None:
+    """Of chains that hardly move, by hand: what is of the data, what is of the chains, and by how much each row differs from the one before it."""
+    still = Training(steps=1, step_size=1e-12, temperature=0.0, depth=1, restart=0.0)
+    model = small(training=still)
+
+    class Mean(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.unit = nn.Parameter(torch.tensor(1.0))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.unit * x.flatten(1).mean(dim=1)
+
+    model.network, model.jitter = Mean(), 0.0
+    assert model.buffer is not None
+    chains = torch.full((8, 1, 8, 8), -1.0)
+    chains[:, :, :, :4] = 0.5  # half inked, all alike
+    chains[0] = 0.9  # but one
+    model.buffer.chains.copy_(chains[:, None])
+    x = torch.full((8, 1, 8, 8), -1.0)
+    x[:, :, :2] = 1.0  # a quarter inked, mean -.5
+    x[4:, :, 2:] = 0.0  # mean .25, no more ink: 0 is not above the middle
+    found = {k: v.detach() for k, v in model.loss(batch_of(x)).items()}
+    assert found["data_energy"].tolist() == [-0.5] * 4 + [0.25] * 4
+    torch.testing.assert_close(found["chain_energy"], torch.tensor([0.9] + [-0.25] * 7), rtol=0, atol=1e-3)
+    assert found["data_spread"].tolist() == [0.375] * 8  # mean distance from the mean of -.125
+    assert found["data_ink"].tolist() == [0.25] * 8
+    assert found["chain_ink"].tolist() == [1.0] + [0.5] * 7
+    apart = 48**0.5  # 48 pixels differ by 1 between the two kinds of data
+    torch.testing.assert_close(found["data_distance"], torch.tensor([apart, 0, 0, 0, apart, 0, 0, 0]))
+    apart = (32 * 0.4**2 + 32 * 1.9**2) ** 0.5
+    torch.testing.assert_close(
+        found["chain_distance"], torch.tensor([apart, apart, 0, 0, 0, 0, 0, 0]), rtol=1e-3, atol=1e-3
+    )
+    # and these, no others, are what the guard reads
+    guard = Guard()
+    for name in (
+        "data_energy",
+        "chain_energy",
+        "data_spread",
+        "data_distance",
+        "chain_distance",
+        "data_ink",
+        "chain_ink",
+    ):
+        alone = Guard()
+        alone.see({name: torch.tensor(0.5)})
+        assert int((alone.averages[:-1] == 0.5).sum()) == 1
+    guard.see({k: v.mean() for k, v in found.items()})
+    assert int((guard.averages[:-1] != 0).sum()) == 7
+
+
+def test_the_slope_at_noise_is_a_norm_an_image() -> None:
+    class Tilt(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.unit = nn.Parameter(torch.tensor(0.5))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.unit * x.flatten(1).sum(dim=1)
+
+    model = small()
+    model.network = Tilt()
+    assert model.signs()["monitor/noise_slope"] == pytest.approx(0.5 * 8, rel=1e-5)  # 64 pixels
+
+
+def test_hmc_leaps_as_told() -> None:
+    """On E = |x|^2 / 2 a leapfrog path of L steps of h turns a point by about L h: after a quarter of a circle nothing is left of where it began."""
+
+    def energy(x: Tensor) -> Tensor:
+        return x.square().sum(dim=1) / 2
+
+    x = torch.full((4000, 1), 3.0)
+    for leaps, left in ((1, math.cos(0.1)), (8, math.cos(0.8)), (16, math.cos(1.6))):
+        sampler = Sampler(method="hmc", steps=1, step_size=0.1, leaps=leaps)
+        (moved,) = sampler.walk(energy, x, generator=SampleStream(0, torch.arange(4000)))
+        assert moved.acceptance > 0.99
+        assert float(moved.x.mean()) == pytest.approx(3 * left, abs=0.06)  # the momentum's part has a mean of 0
+        assert float(moved.x.std()) == pytest.approx((1 - left**2) ** 0.5, rel=0.06)
 
 
 def test_chains_from_data_and_from_the_buffer_are_picked_among_all() -> None:

@@ -54,7 +54,7 @@ def implied_temperature(step_size: float, noise: float) -> float:
 
 
 def reach(steps: int, step_size: float, temperature: float, *, noise: float | None, clip: float | None) -> float:
-    """How far a coordinate can go in all: inf without a clip, else the slope's part at most and three standard deviations of the noise's.
+    """How far a coordinate can go in all: inf without a clip, where nothing bounds a move, else the slope's part at most and three standard deviations of the noise's.
 
     Chains that must cross [-1, 1] need 2 and more.
 
