@@ -123,7 +123,7 @@ def _collapse(rows: Sequence[dict[str, Any]]) -> Alarm | None:
         lasting[0],
         "collapse",
         f"mode collapse: {row['monitor/modes']:.0f} of {row['monitor/all_modes']:.0f} modes for {lasting[0] - lasting[1]} steps. What usually helps: a penalty on the "
-        "discriminator's slope (terms r1), packing (model.pack = 2), relativistic pairing, a lower generator learning rate.",
+        "discriminator's slope (terms r1), packing (model.pack = 2), looking ahead (model.unroll_steps = 5), a lower generator learning rate.",
     )
 
 

@@ -165,6 +165,7 @@ def sample(
             cost = f"kept {drawn.acceptance:.1%} of the proposals, {drawn.cost:.1f} for each sample"
         else:
             cost = f"{drawn.cost:.1f} evaluations of the generator for each sample"
+            cost += "; the logit is taken as it is, uncalibrated" if sampler == "ddls" else ""
         print(f"{sampler}: {cost}", file=sys.stderr)
     write_samples(x, out)
     print(out)
