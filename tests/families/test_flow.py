@@ -316,7 +316,18 @@ def test_a_flow_is_a_distribution() -> None:
             law.rsample((2,), generator=torch.Generator().manual_seed(3)),
             law.rsample((2,), generator=torch.Generator().manual_seed(3)),
         )
+        wide = law.expand((3, 4))
+        assert (wide.batch_shape, wide.event_shape) == ((3, 4), (2,))
+        torch.testing.assert_close(wide.log_prob(x[:, 0]), law.log_prob(x[:, 0]))
+        assert wide.rsample((5,)).shape == (5, 3, 4, 2)
+        with pytest.raises(ValueError, match="expanded"):
+            law.expand((3,))
         free = BijectionFlow(case("library: nsf, wide")[0], POINTS)()
+        many = free.expand((6,))
+        assert many.batch_shape == (6,) and many.sample((2,)).shape == (2, 6, 2)
+        assert many.log_prob(torch.zeros(2, dtype=torch.float64)).tolist() == pytest.approx(
+            [float(free.log_prob(torch.zeros(2, dtype=torch.float64)))] * 6
+        )
         assert free.sample().shape == (2,) and free.log_prob(free.sample()).shape == ()
         assert free.sample((3, 4)).shape == (3, 4, 2)
     image = BijectionFlow(case("library: coupling")[0], (1, 4, 4), (16,))()

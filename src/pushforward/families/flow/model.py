@@ -54,8 +54,24 @@ class FlowDistribution(Distribution):
         """That of each sample where samples lead with these dimensions, (n, *c)."""
         if self.context is None:
             return None
-        own = self.context.shape[1:]
+        own = self.context.shape[len(self.batch_shape) :]
         return self.context.expand(*lead, *own).reshape(-1, *own)
+
+    def expand(self, batch_shape: Sequence[int], _instance: Distribution | None = None) -> FlowDistribution:
+        """The same law, its context seen as of a larger batch; nothing is copied.
+
+        Raises:
+            ValueError: the batch cannot be broadcast to that shape.
+        """
+        batch = torch.Size(batch_shape)
+        back = zip(reversed(self.batch_shape), reversed(batch), strict=False)
+        if len(batch) < len(self.batch_shape) or any(a not in (1, b) for a, b in back):
+            raise ValueError(f"a batch of {tuple(self.batch_shape)} cannot be expanded to {tuple(batch)}")
+        own = None if self.context is None else self.context.shape[len(self.batch_shape) :]
+        new = FlowDistribution(self.bijection, self.event_shape, self.noise)
+        new.context = None if self.context is None or own is None else self.context.expand(*batch, *own)
+        new._batch_shape = batch
+        return new
 
     def log_prob(self, value: Tensor) -> Tensor:
         """(*batch, *event) -> (*batch,).
