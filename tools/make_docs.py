@@ -843,11 +843,11 @@ def flow() -> list[str]:
         row(*["---"] * 11),
     ]
     for r in map(json.loads, file.read_text().splitlines()):
-        one, eight = r["bits_per_dim_1"], r["bits_per_dim_8"]
+        one, eight = r["bits_per_dim_1"], r.get("bits_per_dim_8")
         lines.append(
             row(
                 f"`{r['recipe']}`" + (f" ({', '.join(r['settings'])})" if r["settings"] else ""),
-                r["seed"], f"{r['cpu_seconds'] / 60:.0f}", f"{r['steps']:,}", f"{r['parameters']:,}", f"{one[0]:.3f} ± {one[1]:.3f}", f"{eight[0]:.3f} ± {eight[1]:.3f}", f"{eight[2]:,}",
+                r["seed"], f"{r['cpu_seconds'] / 60:.0f}", f"{r['steps']:,}", f"{r['parameters']:,}", f"{one[0]:.3f} ± {one[1]:.3f}", f"{eight[0]:.3f} ± {eight[1]:.3f}" if eight else "-", f"{one[2]:,}",
                 f"{r['values']['frechet'][0]:.0f}", r["sampling_cpu_seconds"], r["bytes_that_do_not_return"],
             )
         )  # fmt: skip
