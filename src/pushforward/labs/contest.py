@@ -389,7 +389,9 @@ def verdict(p: float, *, tried: int = 1) -> Verdict:
 
 
 def draw(rows: Rows, shown: Mapping[str, str], path: Path) -> None:
-    """A panel a figure: a dot each seed, a bar at the mean, in the entries' order."""
+    """A panel a figure: a dot each seed, a bar at the mean, in the entries' order; seeds that diverged are counted beside the name."""
+    lost = {name: sum(bool(r["diverged"]) for r in found) for name, found in rows.items()}
+    labels = [f"{name}\n{lost[name]} of {len(rows[name])} diverged" if lost[name] else name for name in rows]
     with panels(path, len(shown), width=3.4, height=1.0 + 0.32 * len(rows)) as axes:
         for ax, (figure, title) in zip(axes, shown.items(), strict=False):
             for i, name in enumerate(rows):
@@ -399,7 +401,7 @@ def draw(rows: Rows, shown: Mapping[str, str], path: Path) -> None:
                     ax.plot([np.mean(values)] * 2, [i - 0.3, i + 0.3], color=COLOURS[i % len(COLOURS)], lw=2)
             ax.set(title=title, yticks=range(len(rows)), ylim=(len(rows) - 0.5, -0.5))
             ax.locator_params(axis="x", nbins=4)
-            ax.set_yticklabels(list(rows) if ax is axes[0] else [], fontsize=8)
+            ax.set_yticklabels(labels if ax is axes[0] else [], fontsize=8)
 
 
 def _key(config: RunConfig, cpu_seconds: float) -> dict[str, object]:
