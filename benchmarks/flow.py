@@ -38,7 +38,8 @@ def one(recipe: str, seed: int, minutes: float, settings: list[str], folder: Pat
     steps = max(100, int(60 * minutes / ((time.process_time() - began) / 20)))
     mark = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:8]
     out = folder / f"{recipe.replace('/', '-')}-{seed}-{minutes:g}-{mark}"
-    if (out / "config.toml").exists():
+    resumed = (out / "config.toml").exists()
+    if resumed:
         config = parse(read(out / "config.toml"), str(out))
     else:
         rest = [
@@ -59,7 +60,7 @@ def one(recipe: str, seed: int, minutes: float, settings: list[str], folder: Pat
     x = to_model(test.images)
     generator = torch.Generator().manual_seed(0)
     found: dict[str, Any] = {
-        "recipe": recipe, "seed": seed, "minutes": minutes, "settings": settings[:-1], "steps": run.step, "cpu_seconds": round(seconds, 1),
+        "recipe": recipe, "seed": seed, "minutes": minutes, "settings": settings[:-1], "steps": run.step, "cpu_seconds": None if resumed else round(seconds, 1),
         "precision": run.config.train.precision, "parameters": provenance.parameters(model), "retries": run.retries,
     }  # fmt: skip
     with torch.no_grad():

@@ -155,6 +155,23 @@ def test_a_gans_temperature_changes_its_samples(run: Path, tmp_path: Path) -> No
     assert "drs" in refused("sample", run, "--set", "percentile=80")
 
 
+def test_ways_between_samples(run: Path, tmp_path: Path) -> None:
+    assert call("sample", run, "-n", 3, "-o", tmp_path / "three.png", "-q").returncode == 0
+    done = call("sample", run, "-n", 3, "--interpolate", 5, "-o", tmp_path / "ways.png", "-q")
+    assert done.returncode == 0, done.stderr
+    ways = np.asarray(Image.open(tmp_path / "ways.png")).astype(int)
+    plain = np.asarray(Image.open(tmp_path / "three.png")).astype(int)
+    # a row a pair, and the first of a pair is the sample of its number; shown at twice the size, 4 apart
+    cell = lambda x, row, column: x[4 + 60 * row : 60 + 60 * row, 4 + 60 * column : 60 + 60 * column]  # noqa: E731
+    assert ways.shape == (3 * 60 + 4, 5 * 60 + 4)
+    first = np.stack([cell(ways, k, 0) for k in range(3)])
+    columns = plain.shape[1] // 60
+    assert np.abs(first - np.stack([cell(plain, k // columns, k % columns) for k in range(3)])).max() <= 1
+    assert np.abs(first - np.stack([cell(ways, k, 4) for k in range(3)])).max() > 1
+    assert "one of them" in refused("sample", run, "--interpolate", 3, "--frames", 3, "-o", tmp_path / "x.png")
+    assert "no sampler" in refused("sample", run, "--interpolate", 3, "--sampler", "drs", "-o", tmp_path / "x.png")
+
+
 def test_sample_kinds(run: Path, tmp_path: Path) -> None:
     assert call("sample", run, "-n", 9, "-o", tmp_path / "grid.png", "-q").returncode == 0
     assert Image.open(tmp_path / "grid.png").size == (184, 184)

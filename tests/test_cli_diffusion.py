@@ -7,10 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from program import call, refused
 
 from pushforward import runs
 from pushforward.config import load_recipe
+from pushforward.data.fetch import load
+from pushforward.data.images import ImageSet
 
 SMALL = ["--set", "model.network.width=16", "--set", "train.batch_size=8", "--set", "train.precision=no", "-q"]
 SMALL += ["--set", "train.steps=3", "--set", "train.sample_every=3", "--set", "train.log_every=1"]
@@ -56,6 +59,23 @@ def test_samples_by_solver_steps_guidance_and_label(run: Path, tmp_path: Path) -
     assert difference.max() <= 1  # the same images whatever the batch
     for name in ("steps", "unipc", "guided", "label"):
         assert (found[name] != found["own"]).any(), name
+
+
+def test_ways_between_test_images_of_a_class(run: Path, tmp_path: Path) -> None:
+    words = ["sample", run, "-n", 2, "--interpolate", 3, "--set", "steps=400", "-o", tmp_path / "ways.png", "-q"]
+    assert "give --label" in refused(*words)
+    done = call(*words, "--label", 7)
+    assert done.returncode == 0, done.stderr
+    ways = np.asarray(Image.open(tmp_path / "ways.png")).astype(float)
+    sevens = load("mnist-5k", "test")
+    assert isinstance(sevens, ImageSet) and sevens.labels is not None
+    known = sevens.images[sevens.labels == 7][:, 0].numpy().astype(float)
+    for row in range(2):
+        for column in (0, 2):  # the ends are sevens of the test set
+            end = ways[
+                4 + 60 * row : 60 + 60 * row : 2, 4 + 60 * column : 60 + 60 * column : 2
+            ]  # shown at twice the size
+            assert np.abs(known - end).mean(axis=(1, 2)).min() < 6  # two sevens are 6.7 apart at least
 
 
 def test_it_is_judged_and_restored_from(run: Path, tmp_path: Path) -> None:

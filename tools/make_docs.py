@@ -847,7 +847,7 @@ def flow() -> list[str]:
         lines.append(
             row(
                 f"`{r['recipe']}`" + (f" ({', '.join(r['settings'])})" if r["settings"] else ""),
-                r["seed"], f"{r['cpu_seconds'] / 60:.0f}", f"{r['steps']:,}", f"{r['parameters']:,}", f"{one[0]:.3f} ± {one[1]:.3f}", f"{eight[0]:.3f} ± {eight[1]:.3f}" if eight else "-", f"{one[2]:,}",
+                r["seed"], f"{r['cpu_seconds'] / 60:.0f}" if r["cpu_seconds"] else "-", f"{r['steps']:,}", f"{r['parameters']:,}", f"{one[0]:.3f} ± {one[1]:.3f}", f"{eight[0]:.3f} ± {eight[1]:.3f}" if eight else "-", f"{one[2]:,}",
                 f"{r['values']['frechet'][0]:.0f}", r["sampling_cpu_seconds"], r["bytes_that_do_not_return"],
             )
         )  # fmt: skip

@@ -160,3 +160,19 @@ class HasEncoder(Protocol):
     """A model that maps data to latents: (B, *shape) -> (B, d)."""
 
     def encode(self, x: Tensor) -> Tensor: ...
+
+
+@runtime_checkable
+class HasInterpolation(Protocol):
+    """A model that goes from one sample to another through its latents: (B, *shape) twice -> (steps, B, *shape), both ends counted."""
+
+    def interpolate(self, a: Tensor, b: Tensor, steps: int, *, labels: Tensor | None = None) -> Tensor: ...
+
+
+@runtime_checkable
+class HasPaths(Protocol):
+    """A model without a way from data to latents, which goes from drawn latents to others: (steps, n, *shape)."""
+
+    def paths(
+        self, n: int, steps: int, *, labels: Tensor | None = None, generator: Generator | None = None
+    ) -> Tensor: ...

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pushforward.data.images import save_grid, to_bytes
 from pushforward.errors import DataError, NotSupported
-from pushforward.model import GenerativeModel, HasEnergy, HasLogProb, HasTrajectory
+from pushforward.model import GenerativeModel, HasEnergy, HasInterpolation, HasLogProb, HasPaths, HasTrajectory
 from pushforward.randomness import SampleStream, derive_seed
 from pushforward.training.trainer import Trainer
 
@@ -82,3 +82,39 @@ def save_frames(
         raise NotSupported("frames are for images; this model makes points.")
     shown = [every[i].cpu() for i in torch.linspace(0, len(every) - 1, frames).long().tolist()]
     save_picture(torch.stack(shown, dim=1).flatten(0, 1).clamp(-1, 1), path, columns=frames)
+
+
+def save_paths(
+    model: GenerativeModel,
+    n: int,
+    steps: int,
+    path: Path,
+    *,
+    images: Callable[[int], Tensor],
+    seed: int = 0,
+    label: int | None = None,
+) -> None:
+    """A picture of what lies between two samples: a row a pair, from one to the other in as many columns as steps.
+
+    Args:
+        images: count -> that many images, in [-1, 1], asked for where the model encodes data; other models go from latents to latents.
+
+    Raises:
+        NotSupported: a model without latents, points, or a conditional model that encodes data, without a label.
+    """
+    stream = SampleStream(derive_seed(seed, "sample"), torch.arange(n, device=next(model.parameters()).device))
+    labels = None if label is None else torch.full((n,), label, device=stream.index.device)
+    if isinstance(model, HasPaths):
+        way = model.paths(n, steps, labels=labels, generator=stream)
+    elif isinstance(model, HasInterpolation):
+        if labels is None and getattr(model, "classes", None) is not None:
+            raise NotSupported("between two images of a conditional model one needs their class: give --label.")
+        x = images(2 * n).to(stream.index.device)
+        if len(x) < 2 * n:
+            raise NotSupported(f"{n} pairs take {2 * n} images, and there are {len(x)}; ask for fewer by -n.")
+        way = model.interpolate(x[:n], x[n:], steps, labels=labels)
+    else:
+        raise NotSupported("an energy has no latents to go between.")
+    if way.ndim != 5:
+        raise NotSupported("ways from one to another are for images; this model makes points.")
+    save_picture(way.cpu().transpose(0, 1).flatten(0, 1).clamp(-1, 1), path, columns=steps)

@@ -37,6 +37,33 @@ class Prior(nn.Module, ABC):
         """Log-density in nats, (n, dim) -> (n,)."""
 
 
+def between(p: Tensor, q: Tensor, steps: int) -> Tensor:
+    """The way from normal latents to others, (n, dim) twice -> (steps, n, dim), both ends counted.
+
+    The direction turns at an even speed from the one to the other, while the length goes evenly from the one to the other; where the directions are
+    all but opposite (on a line always), it goes straight.
+
+    Reference: White 2016, section 2.1, arXiv 1609.04468 (a straight line leaves the sphere near which normal latents lie).
+
+    Raises:
+        ValueError: fewer than 2 steps.
+
+    Example:
+        >>> between(torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 2.0]]), 3)[1]
+        tensor([[1.4142, 1.4142]])
+    """
+    if steps < 2:
+        raise ValueError(f"steps = {steps}: at least the two ends")
+    long_p, long_q = (v.norm(dim=1, keepdim=True).clamp(min=1e-12) for v in (p, q))
+    angle = (p / long_p * (q / long_q)).sum(dim=1, keepdim=True).clamp(-1, 1).arccos()
+    straight, size = angle.sin() < 1e-3, angle.sin().clamp(min=1e-3)
+    found = []
+    for s in torch.linspace(0, 1, steps, device=p.device):
+        turned = (torch.sin((1 - s) * angle) * p / long_p + torch.sin(s * angle) * q / long_q) / size
+        found.append(torch.where(straight, (1 - s) * p + s * q, turned * ((1 - s) * long_p + s * long_q)))
+    return torch.stack(found)
+
+
 class Normal(Prior):
     """Standard normal.
 

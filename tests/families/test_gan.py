@@ -364,3 +364,27 @@ def test_temperature_widens_the_latents_of_samples_alone() -> None:
 def test_temperatures_that_mean_nothing_are_refused(settings: list[str], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         build.resolve(load_recipe("gan/vanilla", settings))
+
+
+@pytest.mark.parametrize("kind", ["normal", "uniform"])
+def test_ways_between_latents_turn_where_latents_are_normal(kind: str) -> None:
+    g = torch.Generator().manual_seed(0)
+    model = make_gan()
+    model.prior = Normal(dim=8) if kind == "normal" else Uniform(dim=8)
+    stream = lambda: SampleStream(3, torch.arange(5))  # noqa: E731
+    ways = model.paths(5, 7, generator=stream())
+    again = stream()
+    p, q = model.prior.sample(5, generator=again), model.prior.sample(5, generator=again)
+    torch.testing.assert_close(ways[0], model.decode(p))
+    torch.testing.assert_close(ways[6], model.decode(q))
+    torch.testing.assert_close(ways[0], model.sample(5, generator=stream()))
+    assert (ways[0] - ways[6]).abs().max() > 0.01
+    if kind == "uniform":
+        middle = (p + q) / 2
+    else:  # half of the way round, and half of the way from length to length
+        u, v = p / p.norm(dim=1, keepdim=True), q / q.norm(dim=1, keepdim=True)
+        half = (u + v) / (u + v).norm(dim=1, keepdim=True)
+        middle = half * (p.norm(dim=1, keepdim=True) + q.norm(dim=1, keepdim=True)) / 2
+    torch.testing.assert_close(ways[3], model.decode(middle))
+    with pytest.raises(NotSupported, match="unconditional"):
+        model.paths(2, 3, labels=torch.zeros(2, dtype=torch.long), generator=g)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +12,9 @@ import typer
 from pushforward.cli.options import Data, Quiet, Seed, Settings, app, complete_recipe
 
 if TYPE_CHECKING:
-    pass
+    from torch import Tensor
+
+    from pushforward.runs import Run
 
 
 @app.command(
@@ -64,6 +67,7 @@ def train(
 `pushforward sample runs/dcgan --sampler drs --calibrate --set percentile=80`\n\n
 `pushforward sample runs/r3gan --set temperature=1.1`\n\n
 `pushforward sample runs/edm --sampler unipc --set steps=8 --set guidance=2 --precision bf16`\n\n
+`pushforward sample runs/flow -n 8 --interpolate 12 --out ways.png`\n\n
 `pushforward sample runs/pcd -n 8 --frames 10 --set steps=1024 --set start=data --out chains.png`"""
 )
 def sample(
@@ -97,6 +101,14 @@ def sample(
         int | None,
         typer.Option(min=2, max=32, help="Show this many moments of the sampler's way, a row a sample (at most 16)."),
     ] = None,
+    interpolate: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            max=32,
+            help="This many images from one to another, a row a pair (at most 16): between test images of a flow or a diffusion model (by DDIM), between latents of a GAN.",
+        ),
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -128,18 +140,27 @@ def sample(
             print(f"note: {note}", file=sys.stderr)
     if precision == "bf16" and getattr(getattr(loaded.model, "sampler", None), "method", "langevin") != "langevin":
         raise ConfigError("--precision bf16: mala and hmc compare energies, which must be exact. Leave it out.")
-    if precision != "no" and (frames is not None or sampler is not None):
-        raise ConfigError("--precision is for plain sampling: leave out --frames, and --sampler of a GAN.")
+    drawn_way = frames is not None or interpolate is not None
+    if precision != "no" and (drawn_way or sampler is not None):
+        raise ConfigError(
+            "--precision is for plain sampling: leave out --frames, --interpolate, and --sampler of a GAN."
+        )
     if sampler is not None and batch_size is not None:
         raise ConfigError("--batch-size is for plain sampling: leave it out with --sampler of a GAN.")
-    if frames is not None:
+    if drawn_way:
+        if frames is not None and interpolate is not None:
+            raise ConfigError("--frames and --interpolate draw different pictures: give one of them.")
         if sampler is not None or out.suffix != ".png":
             raise ConfigError(
-                "--frames draws a picture of the model's own sampler on its way: give --out name.png, and no sampler of a GAN."
+                "--frames and --interpolate draw a picture of the model's own ways: give --out name.png, and no sampler of a GAN."
             )
-        from pushforward.pictures import save_frames
+        from pushforward.pictures import save_frames, save_paths
 
-        save_frames(loaded.model, min(n, 16), frames, out, seed=seed, label=label)
+        if frames is not None:
+            save_frames(loaded.model, min(n, 16), frames, out, seed=seed, label=label)
+        elif interpolate is not None:
+            ends = partial(_test_images, loaded, label)
+            save_paths(loaded.model, min(n, 16), interpolate, out, images=ends, seed=seed, label=label)
         print(out)
         return
     if sampler is None:
@@ -169,6 +190,23 @@ def sample(
         print(f"{sampler}: {cost}", file=sys.stderr)
     write_samples(x, out)
     print(out)
+
+
+def _test_images(run: Run, label: int | None, n: int) -> Tensor:
+    """Up to n test images of a run's data, of one class where a label is given."""
+    from pushforward import runs
+    from pushforward.data.images import ImageSet, to_model
+    from pushforward.errors import NotSupported
+
+    data = runs.load_data(run.config, "test")
+    if not isinstance(data, ImageSet):
+        raise NotSupported("this is for images, and the run was trained on points.")
+    found = data.images
+    if label is not None:
+        if data.labels is None:
+            raise NotSupported("--label: the run's data have no labels.")
+        found = found[data.labels == label]
+    return to_model(found[runs.spread(len(found), n)])
 
 
 @app.command(
@@ -216,8 +254,7 @@ def restore(
 ) -> None:
     """Measure images, draw what may lie behind by posterior sampling, and say how near it comes to the truth."""
     from pushforward import restoration, runs
-    from pushforward.data.images import ImageSet, to_model
-    from pushforward.errors import ConfigError, NotSupported
+    from pushforward.errors import ConfigError
 
     if noise is not None and photons is not None:
         raise ConfigError("--noise is Gaussian noise and --photons Poisson noise; give one of them.")
@@ -225,10 +262,7 @@ def restore(
     if images:
         truth = restoration.read_images(images, getattr(loaded.model, "shape", ()))[:n]
     else:
-        data = runs.load_data(loaded.config, "test")
-        if not isinstance(data, ImageSet):
-            raise NotSupported("restoring is for images; this run was trained on points.")
-        truth = to_model(data.images[runs.spread(len(data), n)])  # some sets are sorted by class
+        truth = _test_images(loaded, None, n)
     found, a = restoration.restore(
         loaded.model, truth, operator=operator, method=method, steps=steps, noise=0.05 if noise is None else noise, photons=photons,
         draws=draws, settings=settings or [], seed=seed, quiet=quiet,

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pushforward.errors import NotSupported
 from pushforward.families.diffusion.denoisers import Denoiser, Labelled, NetworkDenoiser, Scaling
+from pushforward.families.diffusion.editing import interpolate
 from pushforward.families.diffusion.guidance import ClassifierFree, Clipped, DynamicThreshold
 from pushforward.families.diffusion.solvers import SOLVERS, start
 from pushforward.model import Batch, GenerativeModel, Phase, Terms
@@ -231,3 +232,13 @@ class Diffusion(GenerativeModel):
     def score(self, x: Tensor, t: Tensor) -> Tensor:
         """Score of the noised density, of the unconditional model where there is one."""
         return self.denoiser.score(x, t)
+
+    def interpolate(self, a: Tensor, b: Tensor, steps: int, *, labels: Tensor | None = None) -> Tensor:
+        """Between pairs of images, (steps, B, *shape), by DDIM there and back with the sampler's number of steps; without guidance, which cannot be undone."""
+        if steps < 2:
+            raise ValueError(f"steps = {steps}: at least the two ends")
+        labels = self.draw_labels(len(a), labels, None)
+        entry = SOLVERS["ddim"]
+        grid = entry.grid(self.denoiser.schedule, self.sampler.steps or entry.steps)
+        denoiser = self.denoiser if labels is None else Labelled(self.denoiser, labels)
+        return interpolate(denoiser, a, b, grid, between=steps - 2)

@@ -25,6 +25,7 @@ from pushforward.errors import NotSupported
 from pushforward.families.flow.bijections import Bijection
 from pushforward.families.flow.residual import EXACT, ResidualBlock
 from pushforward.model import Batch, GenerativeModel, Phase, Terms
+from pushforward.priors import between
 from pushforward.randomness import Generator, draw_integers, draw_normal, draw_uniform
 
 LEVELS = 256
@@ -265,25 +266,9 @@ class FlowModel(GenerativeModel):
 
     @torch.no_grad()
     def interpolate(self, a: Tensor, b: Tensor, steps: int, *, labels: Tensor | None = None) -> Tensor:
-        """Between pairs of samples, (steps, B, *shape); the ends are a and b.
-
-        The noise turns at an even speed from the one direction to the other, while its length goes evenly from the one to the other; where the
-        directions are all but opposite (on a line always), it goes straight.
-        """
-        if steps < 2:
-            raise ValueError(f"steps = {steps}: at least the two ends")
-        p, q = self.encode(a, labels), self.encode(b, labels)
-        long_p, long_q = (v.norm(dim=1, keepdim=True).clamp(min=1e-12) for v in (p, q))
-        angle = (p / long_p * (q / long_q)).sum(dim=1, keepdim=True).clamp(-1, 1).arccos()
-        straight = angle.sin() < 1e-3
-        found = []
-        for s in torch.linspace(0, 1, steps, device=p.device):
-            turned = (torch.sin((1 - s) * angle) * p / long_p + torch.sin(s * angle) * q / long_q) / angle.sin().clamp(
-                min=1e-3
-            )
-            along = turned * ((1 - s) * long_p + s * long_q)
-            found.append(self.decode(torch.where(straight, (1 - s) * p + s * q, along), labels))
-        return torch.stack(found)
+        """Between pairs of samples, (steps, B, *shape); the ends are a and b; their noise goes as `priors.between` says."""
+        way = between(self.encode(a, labels), self.encode(b, labels), steps)
+        return torch.stack([self.decode(z, labels) for z in way])
 
     @torch.no_grad()
     def sample(self, n: int, *, labels: Tensor | None = None, generator: Generator | None = None) -> Tensor:

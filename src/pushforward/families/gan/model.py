@@ -20,7 +20,7 @@ from pushforward.families.gan.unroll import Parameters, Update, adam, descent, u
 from pushforward.model import Batch, GenerativeModel, Phase, Terms
 from pushforward.networks.blocks import frozen, has_batch_norm
 from pushforward.networks.wrappers import Packed
-from pushforward.priors import Prior
+from pushforward.priors import Normal, Prior, between
 from pushforward.randomness import Generator, SampleStream, draw_integers
 
 ANCHOR_DECAY = 0.99  # of LeCam's moving averages, as its authors chose
@@ -255,6 +255,20 @@ class GAN(GenerativeModel):
             return self.generate(z, labels)
         finally:
             self.generator.train(training)
+
+    @torch.no_grad()
+    def paths(self, n: int, steps: int, *, labels: Tensor | None = None, generator: Generator | None = None) -> Tensor:
+        """Samples on the ways between n pairs of latents, (steps, n, *shape): as `priors.between` says for normal ones, straight for others."""
+        if labels is not None and self.classes is None:
+            raise NotSupported("this GAN is unconditional: it was trained without labels and cannot sample by label.")
+        p, q = (self.temperature * self.prior.sample(n, generator=generator) for _ in range(2))
+        if self.classes is not None and labels is None:
+            labels = draw_integers(self.classes, (n,), generator=generator, device=p.device)
+        if isinstance(self.prior, Normal):
+            way = between(p, q, steps)
+        else:
+            way = torch.stack([p.lerp(q, s) for s in torch.linspace(0, 1, steps).tolist()])
+        return torch.stack([self.decode(z, labels) for z in way])
 
     def averaged(self) -> nn.Module:
         maker: nn.Module = self.__dict__["_maker"]
