@@ -577,6 +577,19 @@ def test_a_tempered_sampler_says_so() -> None:
     assert "cannot arrive" not in " ".join(small(enough).notes())
 
 
+@pytest.mark.parametrize(("step_size", "wide"), [(3.9, False), (4.1, True)])
+def test_moves_as_wide_as_the_data_are_told(step_size: float, wide: bool) -> None:
+    """Images lie in [-1, 1]: noise of sqrt(4) is as wide as that."""
+    assert ("as wide as the data" in " ".join(small(Sampler(step_size=step_size)).notes())) == wide
+    assert "as wide as the data" not in " ".join(small(Sampler(step_size=step_size, noise=0.005)).notes())
+
+
+@pytest.mark.parametrize("settings", [["model.chains.noise=2.0"], ["model.chains={step_size=20.0, steps=60}"]])
+def test_training_refuses_chains_that_are_noise(settings: list[str]) -> None:
+    with pytest.raises(ConfigError, match="its chains are noise"):
+        build.resolve(load_recipe("energy/pcd", settings, data="mnist-5k"))
+
+
 # --- guards and retries -----------------------------------------------------------------------------------------
 
 

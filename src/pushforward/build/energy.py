@@ -191,7 +191,12 @@ def _chains_table(given: Any, where: str) -> Table:
 
 
 def _can_live(chains: Table, scale: float) -> None:
-    """Refuse kept chains that cannot cross the data's range in all their life, or in a thousand draws where they are never begun anew."""
+    """Refuse chains whose moves are as wide as the data, and kept ones that cannot cross the data's range in all their life, or in a thousand draws where they are never begun anew."""
+    shaken = math.sqrt(chains["step_size"] * chains["temperature"]) if chains["noise"] is None else chains["noise"]
+    if shaken >= 2 * scale:
+        raise ConfigError(
+            f"model.chains: the noise of one move, {shaken:.2g}, is as wide as the data, {2 * scale:g}: its chains are noise. Lower step_size or noise."
+        )
     if chains["data"] == 1:
         return
     life = chains["steps"] / max(chains["restart"], SELDOM)

@@ -250,6 +250,8 @@ def download(folder: Path, file: str, urls: tuple[str, ...], *, content_sha256: 
     """Fetch one file from the first mirror that gives it, with a progress bar; a wrong checksum counts as not given."""
     import pooch
 
+    if _has_tqdm():
+        pooch.get_logger().setLevel("WARNING")  # the bar says what is fetched
     errors = []
     for url in urls:
         try:

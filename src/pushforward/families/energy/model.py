@@ -5,6 +5,7 @@ p(x) proportional to exp(-E(x) / T),   loss = sum of weighted terms,   sample = 
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -218,6 +219,10 @@ class EnergyModel(GenerativeModel):
         far = reach(s.steps, s.step_size, s.temperature, noise=s.noise, clip=s.clip)
         if s.method == "langevin" and s.start == "noise" and far < 2 * self.scale:
             said = f"chains from noise that cannot arrive: in {s.steps} moves they go {far:.2g} at most, and data is {2 * self.scale:g} wide."
+            return (said, *self._tempered(s, at))
+        shaken = math.sqrt(s.step_size * s.temperature) if s.noise is None else s.noise
+        if s.method == "langevin" and shaken >= 2 * self.scale:
+            said = f"the noise of one move, {shaken:.2g}, is as wide as the data, {2 * self.scale:g}: what comes of it is noise. Lower step_size."
             return (said, *self._tempered(s, at))
         return self._tempered(s, at)
 
