@@ -18,8 +18,9 @@ from pushforward.data.images import ImageSet
 from pushforward.data.toy import Mixture, Ring
 from pushforward.errors import ConfigError, DataError, NotSupported
 from pushforward.labs import ddpm_vs_ddim, dps_steps, guidance_scale, stacked, trained
+from pushforward.labs.collapse import Outcome, blind, covered, one
 from pushforward.labs.fid_under_corruption import _finding, steps_back
-from pushforward.labs.mode_collapse import Outcome, _findings, blind, covered, one, repaired
+from pushforward.labs.mode_collapse import _findings, repaired
 from pushforward.labs.stacked import joint, judged
 from pushforward.metrics.measurement import Measurement
 
@@ -168,7 +169,8 @@ def test_errors_are_compared_seed_by_seed() -> None:
 
 def test_rates_of_the_discriminator_are_compared_at_one_rate_of_the_generator() -> None:
     """A generator too slow to arrive, beside fast discriminators alone, says nothing of them."""
-    from pushforward.labs.gaussian_1d import RATES, _speeds
+    from pushforward.labs.gaussian_1d import _speeds
+    from pushforward.labs.one_gaussian import RATES
 
     torch.manual_seed(0)
     far = {1e-4: 3.0, 1e-3: 0.2, 1e-2: 0.1, 1e-1: 0.5}  # decided by G's rate
@@ -184,7 +186,7 @@ def test_rates_of_the_discriminator_are_compared_at_one_rate_of_the_generator() 
 
 
 def test_optimal_discriminator() -> None:
-    from pushforward.labs.gaussian_1d import AXIS, MEAN, SD, optimal
+    from pushforward.labs.one_gaussian import AXIS, MEAN, SD, optimal
 
     assert optimal(MEAN, SD) == pytest.approx(0.5)
     curve, middle = optimal(MEAN - 2, SD), int((AXIS - (MEAN - 1)).abs().argmin())
