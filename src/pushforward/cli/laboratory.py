@@ -68,11 +68,15 @@ def run_lab(
         given = labs.parse_settings(each, settings or [])
         chosen = (dict(labs.LABS[each].quick) if quick else {}) | given
         folder = (out or Path("labs")) / each if name is None else out or Path("labs") / each
+        if name is None:
+            print(f"{each}: {labs.LABS[each].question}", flush=True)
         found = labs.run_lab(each, folder, quiet=quiet or name is None, quick=quick, **chosen)
         for f in found:
             print(f"{f.verdict.upper()}: {f.claim} {f.evidence}", flush=True)
         if name is not None:
             print(folder)
+    if quick and not quiet:
+        print(labs.QUICK, file=sys.stderr)
     if name is None:
         print(labs.write_page(out or Path("labs")))
 

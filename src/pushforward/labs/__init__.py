@@ -208,6 +208,9 @@ def recipes_of(text: str) -> list[str]:
     return names
 
 
+QUICK = "The quick setting: too short for a verdict. It shows what the lab does."
+
+
 def run_lab(name: str, out: Path, *, quiet: bool = False, quick: bool = False, **settings: Any) -> list[Finding]:
     """Run a lab and keep its findings as lab.json and lab.md beside its figures.
 
@@ -241,6 +244,7 @@ def run_lab(name: str, out: Path, *, quiet: bool = False, quick: bool = False, *
     lines = [
         f"# {LABS[name].question}",
         "",
+        *((QUICK, "") if quick else ()),
         *(f"- **{f.verdict}**: {f.claim} {f.evidence}" for f in findings),
         "",
         *pictures,
