@@ -567,6 +567,10 @@ def test_the_inverse_of_a_steep_block_is_as_exact_as_it_says() -> None:
     torch.testing.assert_close(gradient, torch.tensor([[1 / 0.03, 0.0]]), rtol=1e-3, atol=1e-3)
     with pytest.raises(NotSupported, match="too slowly for 2 iterations"):
         ResidualBlock((2,), hidden=(8,), lipschitz=0.97, most=2).solve(z)
+    back = block.inverse(at)  # steep, as above
+    block.most = 2
+    with pytest.raises(NotSupported, match="did not converge"):
+        back[:, 0].sum().backward()
     assert math.prod(
         m.largest for m in ResidualBlock((2,), hidden=(8, 8), lipschitz=0.9).body if isinstance(m, Bounded)
     ) == pytest.approx(0.9)
@@ -941,6 +945,7 @@ def test_points_reach_an_exact_likelihood(data: str) -> None:
         ({"flow": {"name": "nsf", "bin": 3}}, "did you mean"),
         ({"dequantise": "none"}, "uniform or variational"),
         ({"temperature": 0.0}, "above 0"),
+        ({"temperature": 1e30}, "at most 100"),
         ({"classes": 1}, "at least 2"),
         ({"equalize": True}, "did you mean 'equalise'"),
     ],
@@ -958,6 +963,10 @@ def test_refused(changes: dict[str, object], said: str) -> None:
         ({"flow": "coupling-points"}, (1,), "two dimensions or more"),
         ({"flow": {"name": "residual", "lipschitz": 1.0}}, (2,), "no inverse"),
         ({"flow": "residual", "classes": 3}, (2,), "takes no labels"),
+        *(
+            ({"flow": {"name": name, "hidden": [8, 0]}}, (2,), "at least 1")
+            for name in ("nsf", "maf", "cnf", "residual", "coupling-points")
+        ),
         ({"flow": "nsf", "equalise": False}, (2,), "for images"),
     ],
 )

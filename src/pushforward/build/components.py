@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
-import math
 import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -111,6 +110,9 @@ def component(
     return {"name": said["name"], **options_of(factory, given, where, supplied=supplied)}
 
 
+HOTTEST = 100.0  # of temperatures: latents farther out than this were never near one that was trained on
+
+
 def temperature_of(given: float, settings: Sequence[str]) -> float:
     """The temperature after KEY=VALUE settings of sampling, of which it is the only one.
 
@@ -122,8 +124,8 @@ def temperature_of(given: float, settings: Sequence[str]) -> float:
         if key != "temperature":
             raise ConfigError(f"unknown key '--set.{key}': {nearest(key, ['temperature'])}")
     value = table["temperature"]
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-        raise ConfigError(f"--set temperature={value}: must be a number above 0.")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= HOTTEST:
+        raise ConfigError(f"--set temperature={value}: must be a number above 0 and at most {HOTTEST:g}.")
     return float(value)
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from pushforward.build.components import component, make, temperature_of
+from pushforward.build.components import HOTTEST, component, make, temperature_of
 from pushforward.config import Table
 from pushforward.errors import ConfigError, NotSupported, nearest
 from pushforward.families.flow.bijections import Bijection, Chain, Coupling, Equalise, Logit, checkerboard
@@ -42,8 +42,8 @@ def resolve(table: Table) -> tuple[Table, tuple[str, ...]]:
             raise ConfigError(f"model.{key} = {table[key]!r}: give {_SAID[key]}.") from None
     if out["classes"] is not None and out["classes"] < 2:
         raise ConfigError(f"model.classes = {out['classes']}: must be at least 2.")
-    if not 0 < out["temperature"] < math.inf:
-        raise ConfigError(f"model.temperature = {out['temperature']}: must be above 0 and finite.")
+    if not 0 < out["temperature"] <= HOTTEST:
+        raise ConfigError(f"model.temperature = {out['temperature']}: must be above 0 and at most {HOTTEST:g}.")
     return out, ("flow",)
 
 

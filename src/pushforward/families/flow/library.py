@@ -57,6 +57,12 @@ class Zuko(Bijection):
         return x.reshape(-1, *self.shape)
 
 
+def _widths(hidden: Sequence[int]) -> tuple[int, ...]:
+    if any(wide < 1 for wide in hidden):
+        raise ValueError(f"hidden = {list(hidden)}: each width must be at least 1")
+    return tuple(hidden)
+
+
 def nsf(
     *,
     shape: Sequence[int],
@@ -74,7 +80,7 @@ def nsf(
             f"transforms = {transforms}, bins = {bins}, bound = {bound}: at least 1, 2 to {MOST}, above 0 and finite"
         )
     scale = _Scale(5.0 / bound)
-    flow = zuko.flows.NSF(math.prod(shape), context, transforms=transforms, bins=bins, hidden_features=tuple(hidden))
+    flow = zuko.flows.NSF(math.prod(shape), context, transforms=transforms, bins=bins, hidden_features=_widths(hidden))
     return Chain([scale, Zuko(flow, shape)])
 
 
@@ -101,7 +107,7 @@ def maf(*, shape: Sequence[int], context: int, transforms: int = 5, hidden: Sequ
     if transforms < 1:
         raise ValueError(f"transforms = {transforms}: must be at least 1")
     flow = zuko.flows.MAF(
-        math.prod(shape), context, transforms=transforms, hidden_features=tuple(hidden), randperm=False
+        math.prod(shape), context, transforms=transforms, hidden_features=_widths(hidden), randperm=False
     )
     return Zuko(flow, shape)
 
@@ -114,7 +120,13 @@ def cnf(*, shape: Sequence[int], context: int, hidden: Sequence[int] = (64, 64),
         raise ValueError(f"tolerance = {tolerance}: must lie in (0, 1)")
     d = math.prod(shape)
     flow = zuko.flows.CNF(
-        d, context, hidden_features=tuple(hidden), activation=torch.nn.SiLU, atol=tolerance, rtol=tolerance, exact=True
+        d,
+        context,
+        hidden_features=_widths(hidden),
+        activation=torch.nn.SiLU,
+        atol=tolerance,
+        rtol=tolerance,
+        exact=True,
     )
     return Zuko(flow, shape)
 
@@ -185,7 +197,7 @@ def coupling_points(
     parts: list[Bijection] = []
     for k in range(transforms):
         mask = ((torch.arange(d) + k) % 2).float()[None]
-        parts += [ActNorm(d), Coupling(mask, MLPConditioner(d, hidden=hidden, context=context))]
+        parts += [ActNorm(d), Coupling(mask, MLPConditioner(d, hidden=_widths(hidden), context=context))]
     return Chain(parts)
 
 
@@ -210,7 +222,10 @@ def residual(
             raise ValueError(f"residual needs images whose sides are multiples of 4; got shape {tuple(shape)}")
         parts, inner = [Squeeze(), Squeeze()], (16 * shape[0], shape[1] // 4, shape[2] // 4)
     for _ in range(blocks):
-        parts += [ActNorm(inner[0]), ResidualBlock(inner, hidden=hidden, lipschitz=lipschitz, tolerance=tolerance)]
+        parts += [
+            ActNorm(inner[0]),
+            ResidualBlock(inner, hidden=_widths(hidden), lipschitz=lipschitz, tolerance=tolerance),
+        ]
     return Chain([*parts, ActNorm(inner[0])])
 
 
