@@ -342,7 +342,7 @@ def test_the_diffusion_labs_run_small(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_lab_that_reads_what_it_kept_still_says_what_it_took(tmp_path: Path) -> None:
-    file = tmp_path / "lab.json"
+    file = tmp_path / "claims.json"
     labs.run_lab("fixed-point-inverse", tmp_path, quiet=True)
     about = json.loads(file.read_text())
     file.write_text(json.dumps(about | {"seconds": 999.0}))

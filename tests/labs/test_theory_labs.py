@@ -130,7 +130,7 @@ def test_three_run_and_make_a_page(tmp_path: Path) -> None:
         done = call("lab", "run", name, "--quick", "--out", tmp_path / name, "--quiet")
         assert done.returncode == 0, done.stderr
         assert "NOT SUPPORTED" not in done.stdout
-        kept = json.loads((tmp_path / name / "lab.json").read_text())
+        kept = json.loads((tmp_path / name / "claims.json").read_text())
         assert kept["quick"] and kept["seconds"] > 0
         assert "too short for a verdict" in (tmp_path / name / "lab.md").read_text()
         assert list((tmp_path / name).glob("*.png"))

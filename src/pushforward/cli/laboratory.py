@@ -56,7 +56,7 @@ def run_lab(
     out: Out = None,
     quiet: Quiet = False,
 ) -> None:
-    """Run a lab, or all: figures, findings as lab.json and lab.md, and with --all one page."""
+    """Run a lab, or all: figures, findings as claims.json and lab.md, and with --all one page."""
     from pushforward import labs
     from pushforward.errors import ConfigError
 

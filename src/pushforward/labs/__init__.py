@@ -212,7 +212,7 @@ QUICK = "The quick setting: too short for a verdict. It shows what the lab does.
 
 
 def run_lab(name: str, out: Path, *, quiet: bool = False, quick: bool = False, **settings: Any) -> list[Finding]:
-    """Run a lab and keep its findings as lab.json and lab.md beside its figures.
+    """Run a lab and keep its findings as claims.json and lab.md beside its figures.
 
     Args:
         name: In `LABS`.
@@ -235,11 +235,11 @@ def run_lab(name: str, out: Path, *, quiet: bool = False, quick: bool = False, *
         "source": source_of(name),
         "settings": whole,
         "pushforward": __version__,
-        "seconds": max(seconds, _seconds_before(out / "lab.json", name, whole)),
+        "seconds": max(seconds, _seconds_before(out / "claims.json", name, whole)),
         "quick": quick,
         "command": command,
     }
-    write_atomic(out / "lab.json", json.dumps(about | {"findings": [asdict(f) for f in findings]}, indent=1))
+    write_atomic(out / "claims.json", json.dumps(about | {"findings": [asdict(f) for f in findings]}, indent=1))
     pictures = [f"![{p.stem}]({p.name})" for p in sorted(out.glob("*.png"))]
     lines = [
         f"# {LABS[name].question}",

@@ -16,7 +16,7 @@ PICTURES = 4  # of one lab, at most
 
 
 def write_labs(folder: Path, themes: dict[str, str], texts: dict[str, str]) -> Path:
-    """FOLDER/index.html of FOLDER/*/lab.json.
+    """FOLDER/index.html of FOLDER/*/claims.json.
 
     Args:
         folder: Where labs were run.
@@ -29,7 +29,7 @@ def write_labs(folder: Path, themes: dict[str, str], texts: dict[str, str]) -> P
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     found: list[dict[str, Any]] = []
-    for file in sorted(folder.glob("*/lab.json")):
+    for file in sorted(folder.glob("*/claims.json")):
         try:
             lab = json.loads(file.read_text(encoding="utf8"))
             lab["findings"] = [{k: str(f[k]) for k in ("claim", "verdict", "evidence")} for f in lab["findings"]]
