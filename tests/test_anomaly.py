@@ -88,6 +88,9 @@ def test_fields_grow_with_strangeness() -> None:
     field = anomaly.field_of(gan)
     with torch.no_grad():
         assert torch.equal(field.value(x), -gan.discriminator(x))  # type: ignore[operator]
+    assert field.kind == "logit of the discriminator, negated"
+    critic = build.build_model(build.resolve(load_recipe("gan/wgan-gp", data="mnist-5k")), (1, 28, 28))
+    assert anomaly.field_of(critic).kind == "output of the discriminator, negated"  # no probability to read off it
 
 
 def test_bytes_have_no_slope() -> None:

@@ -46,7 +46,7 @@ class Field:
     """What a model says of one image, (B, *shape) -> (B,): low for what looks like its data.
 
     Args:
-        kind: "energy", "negative log-likelihood", "ODE negative log-likelihood" or "logit of the discriminator, negated".
+        kind: "energy", "negative log-likelihood", "ODE negative log-likelihood", or of a GAN "logit of the discriminator, negated" ("output" where no density ratio is to be read off it).
         value: The function.
         differentiable: Whether its slope can be taken at a fair price.
         batch_size: Images at a time.
@@ -86,7 +86,8 @@ def field_of(model: GenerativeModel, *, ode_steps: int = 10) -> Field:
             raise NotSupported(
                 "a discriminator that wants labels or packs cannot score one image; score an unconditional GAN."
             )
-        return Field("logit of the discriminator, negated", lambda x: -model.discriminator(x))
+        word = "logit" if model.objective.calibrated else "output"
+        return Field(f"{word} of the discriminator, negated", lambda x: -model.discriminator(x))
     raise NotSupported(f"{type(model).__name__} has no energy, density or discriminator to score images by.")
 
 

@@ -10,6 +10,9 @@ from oracles import AffineGenerator, LinearCritic
 from scipy import integrate, stats
 from torch import Tensor
 
+from pushforward.build import build_model, resolve
+from pushforward.build.gan import draw_with
+from pushforward.config import load_recipe
 from pushforward.errors import NotSupported
 from pushforward.families.gan import losses, sampling
 from pushforward.families.gan.model import GAN
@@ -201,6 +204,23 @@ def test_truncated_latents_follow_the_truncated_normal(monkeypatch: pytest.Monke
     sampling.truncated(model, 2000, lambda x: x, limit=0.8)
     z = torch.cat(seen).flatten().numpy()
     assert stats.kstest(z, stats.truncnorm(-0.8, 0.8).cdf).pvalue > 0.01
+
+
+def test_truncation_draws_the_class_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = resolve(load_recipe("gan/dcgan-conditional", data="mnist-5k"))
+    model, seen = build_model(config, (1, 28, 28)), []
+    monkeypatch.setattr(model, "decode", lambda z, labels: seen.append(labels) or z)
+    draw_with("truncated", model, 600, [], label=7)
+    assert torch.cat(seen).tolist() == [7] * 600
+    seen.clear()
+    draw_with("truncated", model, 600, [])
+    assert torch.cat(seen).unique().tolist() == list(range(10))
+    with pytest.raises(NotSupported, match="classes 0 to 9"):
+        draw_with("truncated", model, 5, [], label=10)
+    with pytest.raises(NotSupported, match="without labels"):
+        draw_with("truncated", gan(losses.non_saturating()), 5, [], label=0)
+    with pytest.raises(NotSupported, match="--label is for truncated"):
+        draw_with("ddls", model, 5, [], label=3)
 
 
 def test_ddls_lowers_the_energy() -> None:

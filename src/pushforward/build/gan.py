@@ -357,6 +357,7 @@ def draw_with(
     *,
     real: Any = None,
     averaged: bool = True,
+    label: int | None = None,
     seed: int = 0,
 ) -> Drawn:
     """Samples by one of the samplers that a discriminator helps.
@@ -368,11 +369,12 @@ def draw_with(
         given: KEY=VALUE settings of the sampler.
         real: Images to calibrate the logit on, such that the model was not trained on.
         averaged: The generator has averaged weights, which the discriminator was not trained against.
+        label: A class, for `truncated` alone: what asks the discriminator is for unconditional models.
         seed: Of all draws.
 
     Raises:
         ConfigError: an unknown sampler or setting, or settings with which it finds nothing.
-        NotSupported: not a GAN, or one whose logit is no density ratio; a calibration that the sampler has no use for.
+        NotSupported: not a GAN, or one whose logit is no density ratio; a calibration or a label that the sampler has no use for.
     """
     if name not in sampling.SAMPLERS:
         raise ConfigError(f"no sampler is called {name!r}: {nearest(name, sampling.SAMPLERS)}")
@@ -386,18 +388,22 @@ def draw_with(
         except ValueError:
             raise ConfigError(f"--set {pair}: a sampler's settings are numbers, as in percentile=80.") from None
     factory = sampling.SAMPLERS[name]
-    options = options_of(factory, table, f"--set {name}", supplied={"seed"})
+    options = options_of(factory, table, f"--set {name}", supplied={"seed", "label"})
     needs_ratio = name in ("drs", "mh", "top")
+    if label is not None:
+        if name != "truncated":
+            raise NotSupported(f"--label is for truncated: {name} asks the discriminator, for unconditional models.")
+        options["label"] = label
     if real is not None and not needs_ratio:
         raise NotSupported(f"--calibrate is for drs, mh and top; {name} takes the logit as it is.")
     if real is None and averaged and name in ("drs", "mh"):
         raise NotSupported(
-            f"{name} needs a density ratio, and the discriminator never faced the averaged generator that is sampled: add --calibrate (for images; of points, take truncation or ddls)."
+            f"{name} needs a density ratio, and the discriminator never faced the averaged generator that is sampled: add --calibrate (for images; of points, take truncated or ddls)."
         )
     data = None
     if real is not None:
         if not isinstance(real, ImageSet):
-            raise NotSupported("--calibrate needs a data set of images; of points, take truncation or ddls.")
+            raise NotSupported("--calibrate needs a data set of images; of points, take truncated or ddls.")
         data = to_model(real.images[torch.randperm(len(real), generator=torch.Generator().manual_seed(0))[:2000]])
     try:
         ratio = sampling.log_ratio(model, real=data, seed=seed) if needs_ratio else (lambda x: x)

@@ -172,15 +172,13 @@ def sample(
             still = "; all but standing still, they are where they began: lower step_size" if accepted < 0.01 else ""
             print(f"{accepted:.1%} of the last chains' moves were accepted{still}", file=sys.stderr)
     else:
-        if label is not None:
-            raise ConfigError(
-                "--label with --sampler: what asks the discriminator is for unconditional models, and truncated draws labels itself. Leave one out."
-            )
         from pushforward.build.gan import draw_with
 
         real = runs.load_data(loaded.config, "test") if calibrate else None
         averaged = loaded.config.train.ema is not None
-        drawn = draw_with(sampler, loaded.model, n, settings or [], real=real, averaged=averaged, seed=seed)
+        drawn = draw_with(
+            sampler, loaded.model, n, settings or [], real=real, averaged=averaged, label=label, seed=seed
+        )
         x = drawn.x
         if sampler in ("drs", "mh", "top"):
             cost = f"kept {drawn.acceptance:.1%} of the proposals, {drawn.cost:.1f} for each sample"

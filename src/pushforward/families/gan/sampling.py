@@ -164,14 +164,23 @@ def ddls(
     return Drawn(gan.decode(z), n * (steps + 1), 1.0)
 
 
-def truncated(gan: GAN, n: int, ratio: Callable[[Tensor], Tensor], *, limit: float = 1.0, seed: int = 0) -> Drawn:
+def truncated(
+    gan: GAN,
+    n: int,
+    ratio: Callable[[Tensor], Tensor],
+    *,
+    limit: float = 1.0,
+    label: int | None = None,
+    seed: int = 0,
+) -> Drawn:
     """Latents whose coordinates are drawn again until all lie within `limit`: safer samples, fewer kinds of them.
 
     Args:
         limit: Of each coordinate's size, in standard deviations.
+        label: A class, of a conditional GAN; each sample's is drawn when absent.
 
     Raises:
-        NotSupported: a prior that is not standard normal.
+        NotSupported: a label for a GAN that has none, or one that it does not know; a prior that is not standard normal.
 
     Reference: Brock, Donahue, Simonyan 2018, section 3.1, arXiv 1809.11096.
     """
@@ -180,12 +189,17 @@ def truncated(gan: GAN, n: int, ratio: Callable[[Tensor], Tensor], *, limit: flo
         raise NotSupported("truncation is for a standard normal prior.")
     if not 0 < limit < math.inf:
         raise NotSupported(f"limit = {limit}: must be above 0 and finite.")
+    if label is not None and not 0 <= label < (gan.classes or 0):
+        known = "it was trained without labels" if gan.classes is None else f"it has the classes 0 to {gan.classes - 1}"
+        raise NotSupported(f"label {label}: {known}.")
     stream = SampleStream(derive_seed(seed, "truncated"), torch.arange(n))
     # Inverse distribution function of the truncated normal: one draw a coordinate.
     low = 0.5 * math.erfc(limit / math.sqrt(2))
     u = low + (1 - 2 * low) * stream.uniform((n, gan.prior.dim)).double()
     z = (math.sqrt(2) * torch.erfinv(2 * u - 1)).float()
-    labels = None if gan.classes is None else stream.integers(gan.classes, (n,))
+    labels = None
+    if gan.classes is not None:
+        labels = stream.integers(gan.classes, (n,)) if label is None else torch.full((n,), label)
     parts = [gan.decode(z[i : i + 500], None if labels is None else labels[i : i + 500]) for i in range(0, n, 500)]
     return Drawn(torch.cat(parts), n, 1.0)
 
